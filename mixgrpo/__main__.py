@@ -1,0 +1,111 @@
+"""The verbs: parse, check that the code is what was planned, call one stage."""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mixgrpo.errors import UserError
+from mixgrpo.provenance import stage_digest
+
+Arguments = dict[str, dict[str, Any]]
+
+PATH: dict[str, Any] = {"type": Path, "required": True}
+OPTIONAL_PATH: dict[str, Any] = {"type": Path, "default": None}
+NAME: dict[str, Any] = {"required": True}
+
+VERBS: dict[str, Arguments] = {
+    "pretrain": {"settings": PATH, "component": NAME, "output": PATH},
+    "prompts": {
+        "dataset": NAME,
+        "split": NAME,
+        "num": {"type": int, "required": True},
+        "output": PATH,
+    },
+    "embed": {"model": NAME, "base": PATH, "prompts": PATH, "output": PATH},
+    "train": {
+        "settings": PATH,
+        "prompts": PATH,
+        "embeddings": PATH,
+        "checkpoints": PATH,
+        "model": PATH,
+        "metrics": PATH,
+        "tracker": {
+            "default": os.environ.get("MIXGRPO_TRACKER"),
+            "choices": ["tensorboard", "wandb"],
+            "help": "also log there (default: environment variable MIXGRPO_TRACKER)",
+        },
+    },
+    "generate": {
+        "settings": PATH,
+        "evaluation": PATH,
+        "model": OPTIONAL_PATH,
+        "prompts": PATH,
+        "embeddings": PATH,
+        "index": PATH,
+    },
+    "score": {"images": PATH, "rewards": PATH, "index": PATH},
+    "overhead": {
+        "settings": {"type": Path, "required": True, "nargs": "+"},
+        "prompts": PATH,
+        "embeddings": PATH,
+        "output": PATH,
+    },
+    "table": {
+        "spec": PATH,
+        "scores": PATH,
+        "overhead": OPTIONAL_PATH,
+        "csv": PATH,
+        "md": PATH,
+        "tex": PATH,
+    },
+    "figure": {
+        "name": NAME,
+        "spec": PATH,
+        "outputs": {"type": Path, "required": True, "nargs": "+"},
+    },
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """One sub-command per stage; its options are its paths."""
+    main = argparse.ArgumentParser(prog="python -m mixgrpo", description=__doc__)
+    verbs = main.add_subparsers(dest="verb", required=True)
+    for verb, arguments in VERBS.items():
+        sub = verbs.add_parser(verb, help=f"see mixgrpo/stages/{verb}.py")
+        for name, options in arguments.items():
+            sub.add_argument(f"--{name}", **options)
+        sub.add_argument(
+            "--code", help="digest of the code this job was planned with; refuse any other"
+        )
+    return main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; 1 and a message on stderr for what a person can mend."""
+    arguments = vars(parser().parse_args(argv))
+    verb, planned = arguments.pop("verb"), arguments.pop("code")
+    try:
+        if planned is not None:
+            refuse_other_code(verb, planned, arguments)
+        importlib.import_module(f"mixgrpo.stages.{verb}").run(**arguments)
+    except UserError as error:
+        print(f"mixgrpo {verb}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def refuse_other_code(verb: str, planned: str, arguments: dict[str, Any]) -> None:
+    """UserError when the code changed between planning and start."""
+    found = stage_digest(verb, arguments)
+    if found != planned:
+        raise UserError(
+            f"the code of this job changed after it was planned (digest {planned}, now {found}). "
+            "Run the workflow again: it plans with the code as it is now."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+"""The settings of one run: frozen dataclasses, checked once, written beside every result as canonical JSON.
+
+Values are resolved by `mixgrpo.experiment` (config.yaml <- preset <- method <- cell) and read here.
+Torch-free, because the workflow imports it to plan.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mixgrpo.errors import UserError
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """Which denoising steps are sampled by SDE and optimised, as a function of the iteration (section 3.2)."""
+
+    size: int = 4
+    """w: denoising steps inside the window (Table 6)."""
+    stride: int = 1
+    """s: steps the window moves at each shift (Table 7)."""
+    interval: int = 25
+    """tau: iterations between shifts; tau_0 of the decaying schedules (Table 5, Eq. 11)."""
+    strategy: Literal["progressive", "random", "frozen"] = "progressive"
+    """How the window moves (Table 4)."""
+    interval_schedule: Literal["constant", "linear", "exp"] = "constant"
+    """How tau changes with the window's start l (Table 4): constant, linear decay to 1, or Eq. 11."""
+    decay_rate: float = 0.1
+    """k of Eq. 11."""
+    decay_threshold: int = 13
+    """Lambda_threshold of Eq. 11: the start l from which the interval decays."""
+    at_end: Literal["restart", "hold"] = "restart"
+    """What happens when l would pass its last position: back to 0, or stay."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("size", "stride", "interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"window.{name}={getattr(self, name)} must be 1 or more.")
+        if self.stride > self.size:
+            raise ValueError(
+                f"window.stride={self.stride} skips steps: it must be <= window.size={self.size}. "
+                "Lower the stride or widen the window."
+            )
+        if self.decay_rate < 0:
+            raise ValueError(f"window.decay_rate={self.decay_rate} must be 0 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base model: `mixgrpo/models/{name}.py` loads the diffusers directory at `path`."""
+
+    name: str
+    """File name in mixgrpo/models/, without .py."""
+    path: str
+    """Local directory in diffusers layout."""
+    guidance: float = 3.5
+    """Guidance scale, embedded (FLUX)."""
+    resolution: int = 720
+    """Height and width of training images, pixels."""
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a rollout is sampled (sections 3.1, 3.3)."""
+
+    num_steps: int = 25
+    """T: denoising steps of the schedule."""
+    shift: float = 3.0
+    """Time shift of the schedule."""
+    noise: Literal["flow_grpo", "dance_grpo"] = "flow_grpo"
+    """Noise scale g(sigma): eta sqrt(sigma / (1 - sigma)), or eta."""
+    eta: float = 0.7
+    """Strength of the noise."""
+    sde_steps: Literal["window", "all"] = "window"
+    """SDE inside the window (MixGRPO), or at every step but the last (DanceGRPO)."""
+    tail_ratio: float | None = None
+    """r: Flash compresses the steps after the window to this share, by DPM-Solver++; None is plain ODE."""
+    solver_order: Literal[1, 2, 3] = 2
+    """Order of the tail's DPM-Solver++ (Table 8)."""
+    solver_type: Literal["midpoint", "heun"] = "midpoint"
+    """Variant at order 2 (Table 8)."""
+    sharing: bool = True
+    """Evaluate once what a whole group has in common. False is the naive path of the benchmarks."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 2:
+            raise ValueError(f"sampling.num_steps={self.num_steps} must be 2 or more.")
+        if self.shift <= 0:
+            raise ValueError(f"sampling.shift={self.shift} must be positive.")
+        if self.eta <= 0:
+            raise ValueError(
+                f"sampling.eta={self.eta} must be positive: eta = 0 leaves nothing to explore."
+            )
+        if self.tail_ratio is not None and not 0 < self.tail_ratio <= 1:
+            raise ValueError(
+                f"sampling.tail_ratio={self.tail_ratio} must be in (0, 1], or null for a plain ODE tail."
+            )
+        if self.tail_ratio is not None and self.sde_steps == "all":
+            raise ValueError(
+                "sampling.tail_ratio needs a window: with sde_steps: all there is no tail. Set it to null."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedStepsConfig:
+    """Which of an image's SDE steps enter the loss."""
+
+    choice: Literal["all", "random", "first"] = "all"
+    """All of them (MixGRPO), a random subset per image (DanceGRPO), or the first ones (DanceGRPO 4*)."""
+    count: int | None = None
+    """How many, for random and first."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if (self.choice == "all") != (self.count is None):
+            raise ValueError(
+                f"trained_steps.choice={self.choice} with count={self.count}: "
+                "give a count for random and first, none for all."
+            )
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"trained_steps.count={self.count} must be 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """One reward model: `mixgrpo/rewards/{name}.py` loads what is at `path`; its weight in the advantage."""
+
+    weight: float = 1.0
+    path: str | None = None
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ValueError(
+                f"weight={self.weight} must be positive. Leave the reward out instead."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Iterations, groups and the optimiser (section 4.2)."""
+
+    num_iterations: int = 300
+    """Rollout + optimise cycles."""
+    window_clock: int = 1
+    """Iterations of the paper's 300 that one iteration here stands for; the window sees iteration * clock."""
+    num_prompts: int = 1
+    """Prompts per iteration and process."""
+    group_size: int = 12
+    """G: images per prompt."""
+    num_updates: int = 4
+    """Optimizer updates per iteration; each takes group_size / num_updates images of every group."""
+    micro_batch: int = 3
+    """Images in one forward and backward pass."""
+    learning_rate: float = 1.0e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1.0e-4
+    max_grad_norm: float = 1.0
+    clip_range: float = 1.0e-4
+    """Clip range of the ratio. Log-probs are means over dimensions, so it scales like 1/sqrt(dim)."""
+    advantage_clip: float = 5.0
+    kl_weight: float = 0.0
+    """beta: weight of the closed-form KL to the base model."""
+    precision: Literal["no", "bf16"] = "bf16"
+    """Mixed precision of the forward pass, as accelerate names it; master weights are fp32."""
+    checkpoint_interval: int = 20
+    """Iterations between checkpoints."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        positive = (
+            "num_iterations window_clock num_prompts num_updates micro_batch learning_rate max_grad_norm "
+            "clip_range advantage_clip checkpoint_interval"
+        )
+        for name in positive.split():
+            if getattr(self, name) <= 0:
+                raise ValueError(f"training.{name}={getattr(self, name)} must be positive.")
+        if self.group_size < 2:
+            raise ValueError(
+                f"training.group_size={self.group_size}: an advantage compares at least 2 images."
+            )
+        if self.group_size % self.num_updates:
+            raise ValueError(
+                f"training.group_size={self.group_size} cannot be dealt into "
+                f"num_updates={self.num_updates} equal parts. Choose num_updates that divides group_size."
+            )
+        if self.kl_weight < 0:
+            raise ValueError(f"training.kl_weight={self.kl_weight} must be 0 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One training run, fully resolved: nothing implicit. `runs/{cell}/seed{seed}/settings.json` holds it."""
+
+    preset: str
+    seed: int
+    dataset: str
+    """Prompts it trains on: a key of the preset's datasets."""
+    model: ModelConfig
+    rewards: dict[str, RewardConfig]
+    """Rewards trained on, by file name in mixgrpo/rewards/."""
+    window: WindowConfig = field(default_factory=WindowConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    trained_steps: TrainedStepsConfig = field(default_factory=TrainedStepsConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    code: str = ""
+    """Digest of the code this run was planned with (`mixgrpo.provenance`); a job with other code refuses."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.rewards:
+            raise ValueError("rewards is empty: name at least one reward to train on.")
+        last_start = self.sampling.num_steps - 1 - self.window.size
+        if self.sampling.sde_steps == "window" and last_start < 0:
+            raise ValueError(
+                f"window.size={self.window.size} does not fit sampling.num_steps={self.sampling.num_steps}: "
+                f"the last step is never optimised, so the size is at most {self.sampling.num_steps - 1}. "
+                "Shrink the window or add steps."
+            )
+        available = (
+            self.window.size if self.sampling.sde_steps == "window" else self.sampling.num_steps - 1
+        )
+        if self.trained_steps.count is not None and self.trained_steps.count > available:
+            raise ValueError(
+                f"trained_steps.count={self.trained_steps.count} but only {available} steps are SDE steps."
+            )
+
+
+def parse(data: Any, *, where: str) -> Settings:
+    """Check `data` and build `Settings`. UserError names every bad key, its value and `where` it stands."""
+    try:
+        return TypeAdapter(Settings).validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise UserError(
+            "\n".join([f"{where}: settings do not hold:", *map(_explain, error.errors())])
+        ) from None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"])) or "settings"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"  {key}: unknown key (value {problem['input']!r}). Check its spelling against config/config.yaml."
+    if problem["type"] == "missing":
+        return f"  {key}: missing."
+    if problem["type"] == "value_error":
+        return f"  {key}: {message}"
+    return f"  {key}: got {problem['input']!r}. {message}."
+
+
+def canonical(settings: Settings) -> str:
+    """One line of JSON that changes exactly when a value does: keys sorted, 0.80 and 1e-1 normalised."""
+    return json.dumps(asdict(settings), sort_keys=True)
+
+
+def read_settings(path: Path) -> Settings:
+    """Settings from a `settings.json` that the workflow wrote."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such settings file. `snakemake {path}` writes it.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not JSON ({error}). Delete it; the workflow writes it again."
+        ) from None
+    return parse(data, where=str(path))

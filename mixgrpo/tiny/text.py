@@ -1,0 +1,87 @@
+"""Tokenizers and text encoders of the two kinds that FLUX has; every word of the grammar is one token."""
+
+import json
+import string
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTokenizer, T5Config, T5TokenizerFast
+
+from mixgrpo.tiny.grammar import WORDS
+
+CLIP_LENGTH = 12
+"""Tokens of a padded CLIP prompt: seven words, start and end, and some room."""
+T5_LENGTH = 8
+"""Tokens of a padded T5 prompt: seven words and the end."""
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+WORD_START = "\u2581"
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """Byte-pair encoding, merged until every word of the grammar is one token.
+
+    The end token has the highest id: `CLIPTextModel` pools where the id is largest.
+    """
+    tokenizer = tokenizers.Tokenizer(models.BPE(end_of_word_suffix=WORD_END, unk_token=END))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    letters = list(string.ascii_lowercase)
+    trainer = trainers.BpeTrainer(
+        vocab_size=5000,
+        min_frequency=1,
+        initial_alphabet=letters,
+        end_of_word_suffix=WORD_END,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 2, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    vocab = dict(model["vocab"])
+    for token in [*letters, *(letter + WORD_END for letter in letters), START, END]:
+        vocab.setdefault(token, len(vocab))
+    merges = [tuple(merge) for merge in model["merges"]]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
+
+
+def t5_tokenizer() -> T5TokenizerFast:
+    """Unigram over whole words; any other word is the unknown token."""
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (WORD_START, -10.0)]
+    vocab += [(WORD_START + word, -2.0) for word in WORDS]
+    return T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=T5_LENGTH)
+
+
+def token_ids(tokenizer: CLIPTokenizer | T5TokenizerFast, captions: list[str]) -> Tensor:
+    """(N, length) ids, padded to the tokenizer's own length."""
+    return tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def clip_text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    """Two layers of `width`."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=width,
+        max_position_embeddings=CLIP_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def t5_config(tokenizer: T5TokenizerFast, width: int) -> T5Config:
+    """Two layers of `width`."""
+    return T5Config(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=width // 4,
+        d_ff=2 * width,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
