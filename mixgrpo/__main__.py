@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mixgrpo.errors import UserError
-from mixgrpo.provenance import stage_digest
+from mixgrpo.provenance import planned_code
 
 Arguments = dict[str, dict[str, Any]]
 
@@ -78,18 +78,19 @@ def parser() -> argparse.ArgumentParser:
         for name, options in arguments.items():
             sub.add_argument(f"--{name}", **options)
         sub.add_argument(
-            "--code", help="digest of the code this job was planned with; refuse any other"
+            "--code", help="DIGEST:MODULES this job was planned with; refuse other code"
         )
     return main
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; 1 and a message on stderr for what a person can mend."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = vars(parser().parse_args(argv))
     verb, planned = arguments.pop("verb"), arguments.pop("code")
     try:
         if planned is not None:
-            refuse_other_code(verb, planned, arguments)
+            refuse_other_code(planned)
         importlib.import_module(f"mixgrpo.stages.{verb}").run(**arguments)
     except UserError as error:
         print(f"mixgrpo {verb}: error: {error}", file=sys.stderr)
@@ -97,13 +98,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def refuse_other_code(verb: str, planned: str, arguments: dict[str, Any]) -> None:
-    """UserError when the code changed between planning and start."""
-    found = stage_digest(verb, arguments)
+def refuse_other_code(planned: str) -> None:
+    """UserError when the code changed between planning and start. planned: `provenance.planned_code`."""
+    _, _, modules = planned.partition(":")
+    try:
+        found = planned_code(*modules.split(","))
+    except ValueError as error:
+        raise UserError(f"--code {planned}: {error}") from None
     if found != planned:
         raise UserError(
-            f"the code of this job changed after it was planned (digest {planned}, now {found}). "
-            "Run the workflow again: it plans with the code as it is now."
+            "the code of this job changed after it was planned. Run the workflow again: it plans with the code as it "
+            f"is now. (Planned {planned}, found {found}.)"
         )
 
 

@@ -7,27 +7,68 @@ reward) is invisible to it, so `stage_modules` adds those. Comments, docstrings 
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from mixgrpo.errors import UserError
 
 PACKAGE = "mixgrpo"
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def stage_modules(
-    verb: str, *, models: Iterable[str] = (), rewards: Iterable[str] = ()
+    verb: str,
+    *,
+    models: Iterable[str] = (),
+    rewards: Iterable[str] = (),
+    component: str | None = None,
 ) -> tuple[str, ...]:
-    """Modules that decide what `python -m mixgrpo {verb}` does with these models and rewards.
+    """Modules that decide what `python -m mixgrpo {verb}` does with what its settings name.
+
+    component: what `pretrain` trains.
 
     >>> stage_modules("train", models=["flux"], rewards=["tiny_hps"])
     ('mixgrpo.stages.train', 'mixgrpo.models.flux', 'mixgrpo.rewards.tiny_hps')
     """
+    stage = f"{PACKAGE}.stages.{verb}"
     return (
-        f"{PACKAGE}.stages.{verb}",
+        stage,
         *(f"{PACKAGE}.models.{name}" for name in sorted(set(models))),
         *(f"{PACKAGE}.rewards.{name}" for name in sorted(set(rewards))),
+        *([] if component is None else [literal(stage, "COMPONENTS")[component]]),
     )
+
+
+def stage_digest(verb: str, arguments: Mapping[str, Any]) -> str:
+    """Digest of the code that `python -m mixgrpo {verb}` runs with these arguments, as planned for it."""
+    models: list[str] = []
+    rewards: list[str] = []
+    if verb == "embed":
+        models = [arguments["model"]]
+    elif verb == "score":
+        rewards = list(read_json(arguments["rewards"]))
+    elif verb in ("train", "generate", "overhead"):
+        paths = arguments["settings"]
+        settings = [read_json(path) for path in (paths if verb == "overhead" else [paths])]
+        models = [each["model"]["name"] for each in settings]
+        rewards = (
+            [] if verb == "generate" else [name for each in settings for name in each["rewards"]]
+        )
+    component = arguments["component"] if verb == "pretrain" else None
+    return digest(*stage_modules(verb, models=models, rewards=rewards, component=component))
+
+
+def read_json(path: Path) -> Any:
+    """A file that the workflow wrote."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). `snakemake {path}` writes it again."
+        ) from None
 
 
 def digest(*modules: str, root: Path = ROOT) -> str:
@@ -35,6 +76,11 @@ def digest(*modules: str, root: Path = ROOT) -> str:
     names = sorted(set().union(*(closure(module, root) for module in modules)))
     code = [f"{name}\n{ast.unparse(parse(name, root))}" for name in names]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()[:12]
+
+
+def planned_code(*modules: str) -> str:
+    """`DIGEST:MODULES`, what a rule records and hands to its job as --code: the job recomputes and compares."""
+    return f"{digest(*modules)}:{','.join(modules)}"
 
 
 @cache
@@ -106,6 +152,16 @@ def parse(module: str, root: Path) -> ast.Module:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [part for part in node.body if not is_string(part)] or [ast.Pass()]
     return tree
+
+
+def literal(module: str, name: str, root: Path = ROOT) -> Any:
+    """Value of the constant `name` that `module` assigns, read without importing it."""
+    for node in parse(module, root).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [
+            name
+        ]:
+            return ast.literal_eval(node.value)
+    raise ValueError(f"{module} assigns no constant {name}.")
 
 
 def is_string(statement: ast.stmt) -> bool:

@@ -21,7 +21,7 @@ def group_advantages(rewards_PG: Tensor) -> Tensor:
     """
     if rewards_PG.dim() != 2 or rewards_PG.shape[1] < 2:
         raise ValueError(
-            f"rewards have shape {tuple(rewards_PG.shape)}, want (prompts, images of a prompt) with "
+            f"rewards have shape {tuple(rewards_PG.shape)}, want (prompts, images of a prompt), "
             "2 images or more. Reshape them to one row per prompt."
         )
     if not rewards_PG.isfinite().all():

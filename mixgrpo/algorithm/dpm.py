@@ -124,7 +124,7 @@ def log_snr(sigma: float) -> float:
 def _number(sigma: float | Tensor) -> float:
     if isinstance(sigma, Tensor) and sigma.numel() != 1:
         raise ValueError(
-            f"sigma has shape {tuple(sigma.shape)}, but the solver moves a whole batch at one sigma. "
+            f"sigma has shape {tuple(sigma.shape)}, but the solver moves a batch at one sigma. "
             "Pass a number, or solve the images in separate batches."
         )
     return float(sigma)

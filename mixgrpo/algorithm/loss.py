@@ -45,7 +45,7 @@ def grpo_loss(
 
 
 def gaussian_kl(mean: Tensor, base_mean: Tensor, std: Scale) -> Tensor:
-    """KL(policy || base) of one transition, averaged like the log-prob: same std, two means (Eq. 8).
+    """KL(policy || base) of one transition, averaged like the log-prob (Eq. 8).
 
         kl = mean[ (mean - base_mean)^2 / (2 std^2) ]
 

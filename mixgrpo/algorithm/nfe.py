@@ -51,7 +51,7 @@ def mean_sampling_speedup(num_steps: int, windows: Collection[range], tail_ratio
 
     >>> windows = [range(start, start + 4) for start in range(21)]
     >>> round(mean_sampling_speedup(25, windows, tail_ratio=0.4), 3)
-    1.471
+    1.416
     """
     return fmean(sampling_speedup(num_steps, window, tail_ratio) for window in windows)
 

@@ -1,11 +1,11 @@
 """One denoising step (section 3.1): SDE inside the window, ODE outside, and the SDE's density.
 
-Rectified flow: x_sigma = (1 - sigma) x0 + sigma eps; the network predicts v = dx / dsigma = eps - x0.
+Rectified flow: x_sigma = (1 - sigma) x0 + sigma eps, and v = dx / dsigma = eps - x0 is predicted.
 
-`sigma`, `sigma_next` and `g` are one number for the batch, or tensors that broadcast against x, such
-as (B, 1, 1). Coefficients are computed in float64 and rounded once to the dtype of x: x stays fp32,
-and both forms give the same bits. Rollout and update call these same functions, in whichever form
-each has at hand, so the ratio of Eq. 8 is exactly 1 before the first update.
+`sigma`, `sigma_next` and `g` are one number for the batch, or tensors that broadcast against x, as
+(B, 1, 1) does. Coefficients are computed in float64 and rounded once to the dtype of x: x stays
+fp32, and both forms give the same bits. Rollout and update call these same functions, in whichever
+form each has at hand, so the ratio of Eq. 8 is exactly 1 before the first update.
 """
 
 import math

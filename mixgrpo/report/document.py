@@ -1,5 +1,6 @@
 """A table before it is markdown or LaTeX: entries, headings, grids, and the words around them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -69,12 +70,12 @@ class Footnotes:
 
 
 def number(value: float | None, digits: int, *, signed: bool = False) -> str:
-    """`value` with `digits` decimals; None is a blank.
+    """`value` with `digits` decimals; None or NaN is a blank.
 
     >>> number(0.1239, 3), number(0.5, 2, signed=True), number(None, 3)
     ('0.124', '+0.50', '')
     """
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     return f"{value:{'+' if signed else ''}.{digits}f}"
 

@@ -1,4 +1,4 @@
-r"""A document as LaTeX, ready for \input; the preamble needs \usepackage{booktabs}."""
+r"""A document as LaTeX, ready for \input; the preamble needs \usepackage{booktabs,graphicx}."""
 
 import re
 
@@ -15,6 +15,8 @@ SPECIAL = {
     "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_"},
 }
+FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Shrinks a grid that is wider than the text, and no other."""
 EMPHASIS = {"best": r"\textbf{%s}", "near": r"\underline{%s}", "": "%s"}
 
 
@@ -22,7 +24,7 @@ def render(document: Document) -> str:
     """One `table` environment a grid, captioned and labelled `tab:{name}-{i}`."""
     legend = [f"{who}: {sentence}" for who, sentence in document.facts] + list(document.legend)
     legend += [f"[{i}] {text}" for i, text in enumerate(document.footnotes, start=1)]
-    parts = [f"% {document.name}. Needs \\usepackage{{booktabs}}."]
+    parts = [f"% {document.name}. Needs \\usepackage{{booktabs,graphicx}}."]
     for i, grid in enumerate(document.grids, start=1):
         caption = rf"\textbf{{{escaped(document.title)}: {escaped(grid.title)}.}}"
         if i == 1:
@@ -47,13 +49,14 @@ def _environment(grid: Grid, *, caption: str, label: str) -> str:
         r"\centering\small",
         rf"\caption{{{caption}}}",
         rf"\label{{{label}}}",
+        FIT,
         rf"\begin{{tabular}}{{l{'r' * (len(grid.headings) - 1)}}}",
         r"\toprule",
         *_heads(grid.headings),
         r"\midrule",
         *(_line([_entry(entry) for entry in row]) for row in grid.rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines)
@@ -61,7 +64,8 @@ def _environment(grid: Grid, *, caption: str, label: str) -> str:
 
 def _heads(headings: tuple[Heading, ...]) -> list[str]:
     """Who above what."""
-    above = [_line([escaped(heading.who) for heading in headings])]
+    whos = [escaped(heading.who) for heading in headings]
+    above = [_line(whos)] if any(whos) else []
     return [*above, _line([escaped(heading.what) for heading in headings])]
 
 

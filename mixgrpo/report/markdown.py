@@ -2,7 +2,7 @@
 
 import textwrap
 
-from mixgrpo.report.document import Document, Entry, Grid, Heading
+from mixgrpo.report.document import Document, Entry, Grid
 
 WIDTH = 160
 """Characters of the widest table; a wider grid is cut into several that repeat the row names."""
@@ -36,8 +36,12 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _heading(heading: Heading) -> str:
-    return _escaped(f"{heading.who}: {heading.what}" if heading.who else heading.what)
+def _heads(grid: Grid, index: int) -> list[str]:
+    """Who above what; one line where no column says who."""
+    heading = grid.headings[index]
+    if not any(heading.who for heading in grid.headings):
+        return [_escaped(heading.what)]
+    return [_escaped(heading.who), _escaped(heading.what)]
 
 
 def _entry(entry: Entry) -> str:
@@ -50,7 +54,7 @@ def _column(grid: Grid, index: int) -> list[str]:
     """Heading and entries padded to one width, numbers in line whatever their emphasis."""
     entries = [row[index] for row in grid.rows]
     inset = max(len(EMPHASIS[entry.mark]) for entry in entries)
-    texts = [_heading(grid.headings[index])]
+    texts = _heads(grid, index)
     for entry in entries:
         texts.append(_entry(entry) + " " * (inset - len(EMPHASIS[entry.mark])))
     width = max(map(len, [*texts, "---"]))
@@ -69,11 +73,22 @@ def _cut(grid: Grid) -> list[Grid]:
     """Grids of at most `WIDTH` characters, each with the first column of `grid`."""
     widths = [len(_column(grid, index)[0]) + 3 for index in range(len(grid.headings))]
     pieces: list[list[int]] = [[]]
-    for index in range(1, len(grid.headings)):
-        if pieces[-1] and 1 + widths[0] + sum(widths[i] for i in [*pieces[-1], index]) > WIDTH:
+    for pair in _inseparable(grid):
+        if pieces[-1] and 1 + widths[0] + sum(widths[i] for i in [*pieces[-1], *pair]) > WIDTH:
             pieces.append([])
-        pieces[-1].append(index)
+        pieces[-1] += pair
     return [_take(grid, [0, *piece]) for piece in pieces]
+
+
+def _inseparable(grid: Grid) -> list[list[int]]:
+    """Columns but the first, each of the paper's with the column before it."""
+    pairs: list[list[int]] = []
+    for index in range(1, len(grid.headings)):
+        if pairs and grid.headings[index].who == "paper":
+            pairs[-1].append(index)
+        else:
+            pairs.append([index])
+    return pairs
 
 
 def _take(grid: Grid, columns: list[int]) -> Grid:

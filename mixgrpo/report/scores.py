@@ -19,7 +19,7 @@ import pandas as pd
 
 from mixgrpo.errors import UserError
 from mixgrpo.report.inputs import LENIENT, parse_json, read_json, read_text
-from mixgrpo.report.table_spec import BASE_CELL
+from mixgrpo.report.table_spec import BASE_CELL, BASE_SEED
 
 TIDY = ["cell", "seed", "reward", "prompt_id", "noise_seed", "score"]
 FILE_COLUMNS = ["prompt_id", "seed", "score"]
@@ -70,11 +70,12 @@ def read_scores(
     """Scores (cell, seed, reward, prompt_id, noise_seed, score), one row an image and reward.
 
     `seed` is the training seed, `noise_seed` the image's. The base cell, which no seed trained, is read
-    once, from the first of its folders, at p_mix = 0. UserError unless all cells scored the same images.
+    from its folder of seed 0, at p_mix = 0, whatever `seeds` and `p_mix`. UserError unless all cells
+    scored the same images.
     """
     parts = []
     for cell in cells:
-        for seed in _base_seed(folder, seeds) if cell == BASE_CELL else seeds:
+        for seed in [BASE_SEED] if cell == BASE_CELL else seeds:
             index = folder / cell / f"seed{seed}" / "index.json"
             for entry in _entries(index):
                 found = (entry.dataset, entry.split) == (dataset, split)
@@ -87,11 +88,12 @@ def read_scores(
     return scores.reset_index(drop=True)
 
 
-def _base_seed(folder: Path, seeds: Sequence[int]) -> list[int]:
-    for seed in seeds:
-        if (folder / BASE_CELL / f"seed{seed}" / "index.json").exists():
-            return [seed]
-    return []
+def per_image(scores: pd.DataFrame) -> dict[tuple[str, int, str], pd.Series]:
+    """(cell, seed, reward) -> its scores (N,), index (prompt_id, noise_seed) in one order for all."""
+    indexed = scores.set_index(["prompt_id", "noise_seed"]).sort_index()
+    groups = indexed.groupby(["cell", "seed", "reward"], sort=False).score
+    order = list(scores[["cell", "seed", "reward"]].drop_duplicates().itertuples(index=False))
+    return {(str(c), int(s), str(r)): groups.get_group((c, s, r)) for c, s, r in order}
 
 
 def _entries(index: Path) -> tuple[ScoreEntry, ...]:
@@ -102,7 +104,9 @@ def _entries(index: Path) -> tuple[ScoreEntry, ...]:
 
 def _read_csv(path: Path, entry: ScoreEntry, index: Path) -> pd.DataFrame:
     """One csv as (prompt_id, noise_seed, score), checked for being whole."""
-    remedy = f"delete {path.name} and {index}, then `snakemake {index}`: only this score is made again"
+    remedy = (
+        f"delete {path.name} and {index}, then `snakemake {index}`: only this score is made again"
+    )
     lines = read_text(path, remedy=f"To mend it, {remedy}").splitlines(keepends=True)
     if not lines or not lines[0].startswith("# "):
         raise UserError(f"{path}: wanted `# {{json}}` as its first line. To mend it, {remedy}.")

@@ -11,7 +11,7 @@
 `role` is the paper's name of a column, `name` the reward of this preset that plays it. The roles
 `rollout_nfe`, `update_nfe`, `iteration_seconds` and `image_seconds` come from the overhead file, every
 other role from the scores. `published`, `published_column` and `published_row` (0-based) may be null.
-A sweep is kind `gains` whose rows also have `group` and `value`.
+A sweep is kind `gains` whose rows also have `group`, the swept cell, and `value`.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ from mixgrpo.report.inputs import STRICT, read_json
 
 BASE_CELL = "base"
 """The untrained model: one set of images, at p_mix = 0, whatever the seeds and the p_mix of a table."""
+BASE_SEED = 0
+"""The folder `seed0` is the only one that the base has."""
 NFE_ROLES = ("rollout_nfe", "update_nfe")
 TIMED_ROLES = ("iteration_seconds", "image_seconds")
 
@@ -49,7 +51,7 @@ class RowSpec:
     """Names of the rewards it was trained on; none for the base."""
     published_row: int | None = None
     group: str | None = None
-    """Sweeps: what was swept for this row, usually the method."""
+    """Sweeps: the cell that the value was tried in."""
     value: float | int | str | None = None
     """Sweeps: the value tried."""
 
@@ -105,4 +107,6 @@ class TableSpec:
 
 def read_table_spec(path: Path) -> TableSpec:
     """The spec at `path`. UserError names every bad key."""
-    return read_json(path, TableSpec, remedy=f"`snakemake {path}` writes it from config/tables.yaml")
+    return read_json(
+        path, TableSpec, remedy=f"`snakemake {path}` writes it from config/tables.yaml"
+    )

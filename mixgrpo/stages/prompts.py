@@ -9,7 +9,7 @@ from pathlib import Path
 from mixgrpo.errors import UserError
 from mixgrpo.prompts import prompt_id, write_prompts
 from mixgrpo.records import Prompt
-from mixgrpo.tiny.grammar import sample_captions, style_of
+from mixgrpo.tiny.grammar import parse, sample_captions
 
 SPLITS = ("train", "validation", "test")
 
@@ -17,7 +17,11 @@ SPLITS = ("train", "validation", "test")
 def tiny(dataset: str, split: str, num: int) -> list[Prompt]:
     """Captions of the tiny world; validation and test hold (colour, shape) pairs that training never shows."""
     captions = sample_captions(dataset, split, num)
-    return [Prompt(prompt_id(dataset, text), text, style_of(text)) for text in captions]
+    styles = [parse(text).style or "plain" for text in captions]
+    return [
+        Prompt(prompt_id(dataset, text), text, style)
+        for text, style in zip(captions, styles, strict=True)
+    ]
 
 
 SOURCES: dict[str, Callable[[str, str, int], list[Prompt]]] = {"tiny_hpd": tiny, "tiny_pick": tiny}

@@ -64,7 +64,9 @@ def parse(data: Any, *, where: str) -> PretrainConfig:
             f"  {'.'.join(map(str, e['loc'])) or 'pretrain'}: got {e['input']!r}. {e['msg']}"
             for e in error.errors()
         ]
-        raise UserError("\n".join([f"{where}: pretraining settings do not hold:", *problems])) from None
+        raise UserError(
+            "\n".join([f"{where}: pretraining settings do not hold:", *problems])
+        ) from None
 
 
 def read_pretrain_config(path: Path) -> PretrainConfig:
@@ -74,5 +76,7 @@ def read_pretrain_config(path: Path) -> PretrainConfig:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. `snakemake {path}` writes it.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}). Delete it; the workflow writes it again.") from None
+        raise UserError(
+            f"{path}: not JSON ({error}). Delete it; the workflow writes it again."
+        ) from None
     return parse(data, where=str(path))

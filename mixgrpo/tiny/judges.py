@@ -31,7 +31,11 @@ class Judge(nn.Module):
 
     def __init__(self, width: int = 24, hidden: int = 128):
         super().__init__()
-        self.config = {"width": width, "hidden": hidden, "slots": {k: len(v) for k, v in SLOTS.items()}}
+        self.config = {
+            "width": width,
+            "hidden": hidden,
+            "slots": {k: len(v) for k, v in SLOTS.items()},
+        }
         self.body = nn.Sequential(
             *_convolution(3, width),
             *_convolution(width, 2 * width),
@@ -59,9 +63,18 @@ def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, ...]:
 
 
 def answer_log_probs(log_probs: list[Tensor], labels: Tensor) -> Tensor:
-    """Log-probability (B, slots) of each answer in labels (B, slots); NaN where a caption does not say."""
-    picked = [p.gather(1, y[:, None].clamp(min=0))[:, 0] for p, y in zip(log_probs, labels.T, strict=True)]
-    return torch.stack(picked, 1).masked_fill(labels < 0, torch.nan)
+    """Log-probability (B, slots) of each answer in labels (B, slots); of answer 0 where a label is -1."""
+    picked = [
+        slot.gather(1, answer[:, None].clamp(min=0))[:, 0]
+        for slot, answer in zip(log_probs, labels.T, strict=True)
+    ]
+    return torch.stack(picked, 1)
+
+
+def named_mean(values: Tensor, labels: Tensor) -> Tensor:
+    """Mean (B,) of values (B, slots) over the slots that the caption names, labels (B, slots) >= 0."""
+    named = (labels >= 0).to(values)
+    return (values * named).sum(1) / named.sum(1)
 
 
 def save_judge(judge: Judge, directory: Path) -> None:
@@ -76,7 +89,9 @@ def load_judge(directory: Path, device: torch.device) -> Judge:
         config = json.loads((directory / "config.json").read_text())
         judge = Judge(width=config["width"], hidden=config["hidden"])
         if config != judge.config:
-            raise ValueError(f"it answers {config['slots']}, this grammar asks {judge.config['slots']}")
+            raise ValueError(
+                f"it answers {config['slots']}, this grammar asks {judge.config['slots']}"
+            )
         judge.load_state_dict(load_file(directory / "model.safetensors"))
     except Exception as error:
         raise UserError(

@@ -14,7 +14,6 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPTextConfig,
     CLIPTokenizer,
     CLIPVisionConfig,
 )
@@ -86,8 +85,34 @@ def preference_loss(first: Tensor, second: Tensor, level: Tensor, second_level: 
     return functional.binary_cross_entropy_with_logits(first - second, preferred)
 
 
+def loss_of_batch(
+    model: CLIPModel, images: Tensor, ids: Tensor, preference_weight: float
+) -> Tensor:
+    """Contrastive loss of images (B, 3, 32, 32) and captions (B, L), plus the weighted preference loss."""
+    if not preference_weight:
+        return contrastive_loss(model(ids, augment(images) * 2 - 1).logits_per_text, ids)
+    first, level = degrade(images)
+    second, second_level = degrade(images)
+    out = model(ids, first * 2 - 1)
+    features = model.get_image_features(pixel_values=second * 2 - 1).pooler_output
+    cosine = (functional.normalize(features, dim=-1) * out.text_embeds).sum(-1)
+    scaled = cosine * model.logit_scale.exp()
+    preference = preference_loss(out.logits_per_text.diagonal(), scaled, level, second_level)
+    return contrastive_loss(out.logits_per_text, ids) + preference_weight * preference
+
+
+def save_clip(model: CLIPModel, tokenizer: CLIPTokenizer, directory: Path) -> None:
+    """Model, tokenizer and preprocessing, as `mixgrpo/rewards/clip.py` and transformers load them."""
+    size = {"height": SIZE, "width": SIZE}
+    processor = CLIPImageProcessorPil(
+        size=size, crop_size=size, do_center_crop=False, image_mean=list(MEAN), image_std=list(STD)
+    )
+    for part in (model, tokenizer, processor):
+        part.save_pretrained(directory)
+
+
 def pretrain(component: str, config: PretrainConfig, directory: Path) -> dict[str, float]:
-    """Train one CLIP; save model, tokenizer and image preprocessing; returns its final loss."""
+    """Train and save one CLIP; returns its final loss."""
     kind, tokenizer = KINDS[component], clip_tokenizer()
     pictures = for_judges(config.num_pictures)
     ids = token_ids(tokenizer, pictures.captions)
@@ -96,18 +121,7 @@ def pretrain(component: str, config: PretrainConfig, directory: Path) -> dict[st
     def loss() -> Tensor:
         rows = torch.randint(len(pictures), (BATCH,))
         model.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
-        if not kind.preference_weight:
-            pixels = augment(pictures.images[rows]) * 2 - 1
-            return contrastive_loss(model(ids[rows], pixels).logits_per_text, ids[rows])
-        images, level = degrade(pictures.images[rows])
-        others, other_level = degrade(pictures.images[rows])
-        out = model(ids[rows], images * 2 - 1)
-        features = model.get_image_features(pixel_values=others * 2 - 1).pooler_output
-        cosine = (functional.normalize(features, dim=-1) * out.text_embeds).sum(-1)
-        second = cosine * model.logit_scale.exp()
-        preference = preference_loss(out.logits_per_text.diagonal(), second, level, other_level)
-        contrast = contrastive_loss(out.logits_per_text, ids[rows])
-        return contrast + kind.preference_weight * preference
+        return loss_of_batch(model, pictures.images[rows], ids[rows], kind.preference_weight)
 
     final = fit(
         model,
@@ -117,11 +131,5 @@ def pretrain(component: str, config: PretrainConfig, directory: Path) -> dict[st
         learning_rate=LEARNING_RATE,
         weight_decay=WEIGHT_DECAY,
     )
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    size = {"height": SIZE, "width": SIZE}
-    processor = CLIPImageProcessorPil(
-        size=size, crop_size=size, do_center_crop=False, image_mean=list(MEAN), image_std=list(STD)
-    )
-    processor.save_pretrained(directory)
+    save_clip(model, tokenizer, directory)
     return {"loss": final}

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mixgrpo.tiny.grammar import COLORS, GROUNDS, SHAPES, SIZES, SLOTS, STYLES, Attributes
+from mixgrpo.tiny.grammar import COLORS, COUNTS, GROUNDS, SHAPES, SIZES, SLOTS, STYLES, Attributes
 
 SIZE = 32
 """Height and width of a picture, pixels."""
+OFFSET = 8.0
+"""How far right or left of the centre each of two objects stands, pixels."""
 
 COLOR_RGB = {
     "red": (0.85, 0.15, 0.15),
@@ -79,12 +81,10 @@ def render(attributes: Sequence[Attributes], generator: torch.Generator) -> Tens
     n = len(attributes)
     ground = _pick(GROUND_RGB, GROUNDS, answers["ground"]) + _jitter(generator, n, 3) * 0.06
     images = ground[:, :, None, None].repeat(1, 1, SIZE, SIZE)
-    two = answers["count"] == COUNT_TWO
-    for side, prefix, rows in (
-        (-1, "", torch.arange(n)),
-        (+1, "second_", torch.nonzero(two)[:, 0]),
-    ):
-        shift = torch.where(two[rows], side * 8.0, 0.0)
+    two = answers["count"] == COUNTS.index("two")
+    objects = ((-OFFSET, "", torch.arange(n)), (OFFSET, "second_", torch.nonzero(two)[:, 0]))
+    for offset, prefix, rows in objects:
+        shift = torch.where(two[rows], offset, 0.0)
         painted, mask = _paint(
             _pick(COLOR_RGB, COLORS, answers[f"{prefix}color"][rows]),
             answers[f"{prefix}shape"][rows],
@@ -97,10 +97,9 @@ def render(attributes: Sequence[Attributes], generator: torch.Generator) -> Tens
     return images.clamp(0, 1)
 
 
-COUNT_TWO = SLOTS["count"].index("two")
-
-
-def _pick(rgb: dict[str, tuple[float, float, float]], names: Sequence[str], index: Tensor) -> Tensor:
+def _pick(
+    rgb: dict[str, tuple[float, float, float]], names: Sequence[str], index: Tensor
+) -> Tensor:
     return torch.tensor([rgb[name] for name in names])[index]
 
 

@@ -1,6 +1,6 @@
 """What stands in config/ beside the settings of a run: presets, cells, tables, figures, the sweep.
 
-Frozen dataclasses that say what a person may write; `mixgrpo.experiment` resolves them. Torch-free.
+Frozen dataclasses that say what a person may write; `mixgrpo.planning.experiment` resolves them. Torch-free.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from mixgrpo.config import STRICT, ModelConfig
 
 OVERHEAD_ROLES = ("rollout_nfe", "update_nfe", "iteration_seconds", "image_seconds")
 """Columns that the overhead stage fills; every other column is a reward."""
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class DatasetSheet:
 
     name: str
     """A key of SOURCES in mixgrpo/stages/prompts.py."""
-    splits: dict[Literal["train", "validation", "test"], int]
+    splits: dict[Split, int]
     """Number of prompts of each split."""
 
     __pydantic_config__ = STRICT
@@ -117,7 +117,7 @@ class Table:
     title: str
     caption: str
     dataset: str
-    split: Literal["train", "validation", "test"]
+    split: Split
     p_mix: float
     columns: list[str]
     rows: list[Row]
@@ -129,6 +129,7 @@ class Table:
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
             raise ValueError("a table needs at least one row and one column.")
+        check_rows(self.rows)
         check_share(self.p_mix)
 
     @property
@@ -147,7 +148,7 @@ class Figure:
     """What it is made from: pictures of its cells at the first seed, or their training metrics."""
     rows: list[Row]
     dataset: str | None = None
-    split: Literal["train", "validation", "test"] | None = None
+    split: Split | None = None
     p_mix: float | None = None
     num_prompts: int | None = None
 
@@ -156,6 +157,7 @@ class Figure:
     def __post_init__(self) -> None:
         if not self.rows:
             raise ValueError("a figure needs at least one row.")
+        check_rows(self.rows)
         if self.draws == "images":
             for name in ("dataset", "split", "p_mix", "num_prompts"):
                 if getattr(self, name) is None:
@@ -173,10 +175,10 @@ class Sweep:
     cells: list[str]
     key: str
     """Dotted setting."""
-    values: list[float]
+    values: list[int | float]
     seeds: list[int]
     dataset: str
-    split: Literal["train", "validation", "test"]
+    split: Split
     p_mix: float
     columns: list[str]
 
@@ -186,6 +188,14 @@ class Sweep:
         if not (self.cells and self.values and self.seeds and self.columns):
             raise ValueError("a sweep needs cells, values, seeds and columns.")
         check_share(self.p_mix)
+
+
+def check_rows(rows: list[Row]) -> None:
+    """ValueError when a cell has two rows."""
+    names = [row.cell for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"rows show {', '.join(twice)} twice. Keep one row a cell.")
 
 
 def check_share(p_mix: float) -> None:

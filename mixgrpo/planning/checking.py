@@ -7,13 +7,15 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+
+from mixgrpo.errors import UserError
 
 T = TypeVar("T")
 FLOAT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
@@ -39,7 +41,7 @@ class Checked(Generic[T]):
 def check(kind: type[T], data: Any) -> Checked[T]:
     """`data` as the frozen dataclass `kind`, or all that is wrong with it; nothing is converted or guessed."""
     try:
-        return Checked(TypeAdapter(kind).validate_json(json.dumps(data)), [])
+        return Checked(TypeAdapter(kind).validate_json(json.dumps(data, default=str)), [])
     except ValidationError as error:
         return Checked(None, [explain(kind, problem) for problem in error.errors()])
 
@@ -93,9 +95,12 @@ class StrictLoader(yaml.SafeLoader):
         self.problems: list[Problem] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As PyYAML does, noting keys that stand twice."""
         lines: dict[Hashable, int] = {}
         for key_node, _ in node.value:
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                continue
             if key in lines:
                 message = f"stands twice, in lines {lines[key]} and {line}. Keep one of them."
                 self.problems.append(Problem(str(key), message))
@@ -118,3 +123,56 @@ def read_yaml(path: Path) -> Checked[dict[str, Any]]:
     if not isinstance(data, Mapping):
         return Checked(None, [Problem("", f"got {data!r}, wanted `key: value` lines.")])
     return Checked(dict(data), loader.problems)
+
+
+class Findings:
+    """Mistakes found so far, each said once, with the places that it shows in."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {}
+
+    def add(self, file: str, key: str, message: str, *, seen_in: str | None = None) -> None:
+        """One mistake. `seen_in`: a name that inherits it, listed after the message."""
+        stem = key.rpartition(".")[2]
+        said = message.startswith(f"{stem}.") or message.startswith(f"{key}=") or not key
+        places = self.found.setdefault(f"{file}: {message if said else f'{key}: {message}'}", [])
+        if seen_in is not None and seen_in not in places:
+            places.append(seen_in)
+
+    def read(self, path: Path, name: str) -> dict[str, Any]:
+        """The mapping in a YAML file, called `name` in messages; empty when it cannot be read."""
+        checked = read_yaml(path)
+        for problem in checked.problems:
+            self.add(name, problem.key, problem.message)
+        return checked.value or {}
+
+    def mapping(self, value: Any, file: str, key: str) -> Mapping[str, Any]:
+        """`value`, which must be a block of keys; an empty one when it is none."""
+        if isinstance(value, Mapping):
+            return value
+        self.add(file, key, f"got {value!r}, wanted a block of keys.")
+        return {}
+
+    def sheet(
+        self, kind: type[T], data: Any, file: str | Callable[[str], str], prefix: str = ""
+    ) -> T | None:
+        """`data` as `kind`, or None and what is wrong with it.
+
+        file: where it stands, or which file says a dotted key. prefix: its block there.
+        """
+        checked = check(kind, data)
+        for problem in checked.problems:
+            key = f"{prefix}{problem.key}".rstrip(".")
+            self.add(file if isinstance(file, str) else file(key), key, problem.message)
+        return checked.value
+
+    def raise_if_any(self) -> None:
+        """UserError with all of them."""
+        if self.found:
+            lines = [
+                f"  {line} (in {', '.join(places)})" if places else f"  {line}"
+                for line, places in self.found.items()
+            ]
+            count = len(lines)
+            head = f"the configuration has {count} mistake{'s' if count > 1 else ''}:"
+            raise UserError("\n".join([head, *lines]))

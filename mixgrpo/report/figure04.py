@@ -1,0 +1,116 @@
+"""Figures 3 and 4 of the paper: the same prompts and the same noise, a row for each method."""
+
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mixgrpo.errors import UserError
+from mixgrpo.report.figure_spec import FigureCell, FigureSpec
+from mixgrpo.report.pictures import Picture, read_pictures
+from mixgrpo.report.prompt_choice import first_of_each_style, read_prompts
+from mixgrpo.report.style import INK, PALE, RULE, colours, inches_axes, inches_text, new_figure
+
+PICTURE = 1.0
+"""Side of a picture, inches; every other length is in inches too."""
+PIXELS = 256
+GAP = 0.05
+STYLE_GAP = 0.16
+LABELS = 1.1
+MARGIN = 0.18
+HEAD = 0.72
+CAPTIONS = 0.62
+FOOT = 0.22
+CAPTION_CHARACTERS = 17
+
+
+def draw(spec: FigureSpec) -> Figure:
+    """`spec.num_prompts` columns, the first prompts of each style; rows are the cells in order."""
+    spec.needed("dataset", "split", "p_mix", "num_prompts", "prompts")
+    assert spec.prompts is not None and spec.num_prompts is not None
+    prompts = first_of_each_style(read_prompts(Path(spec.prompts)), spec.num_prompts)
+    grid = [_row(spec, cell, prompts) for cell in spec.cells]
+    _same_noise(spec, prompts, grid)
+    lefts = _lefts(prompts)
+    height = HEAD + len(grid) * (PICTURE + GAP) + CAPTIONS + FOOT
+    figure = new_figure(lefts[-1] + PICTURE + MARGIN, height)
+    _head(figure, spec, prompts, lefts)
+    shades = colours([cell.cell for cell in spec.cells])
+    for i, (cell, pictures) in enumerate(zip(spec.cells, grid, strict=True)):
+        top = HEAD + i * (PICTURE + GAP)
+        style = {"va": "center", "ha": "left", "weight": "bold", "size": 8.5}
+        inches_text(
+            figure, MARGIN, top + PICTURE / 2, cell.label, color=shades[cell.cell], **style
+        )
+        for left, picture in zip(lefts, pictures, strict=True):
+            axes = inches_axes(figure, left, top, PICTURE, PICTURE)
+            axes.imshow(picture.pixels, interpolation="none")
+            axes.set_axis_off()
+    for left, prompt in zip(lefts, prompts["prompt"], strict=True):
+        inches_text(
+            figure,
+            left + PICTURE / 2,
+            height - CAPTIONS - FOOT + 0.04,
+            textwrap.fill(prompt, CAPTION_CHARACTERS),
+            va="top",
+            ha="center",
+            size=6.5,
+            linespacing=1.25,
+        )
+    footer = f"{spec.footer}; {spec.dataset} {spec.split}, p_mix = {spec.p_mix:g}; first prompts of each style"
+    inches_text(figure, MARGIN, height - 0.1, footer, size=5.5, color=PALE, va="bottom")
+    return figure
+
+
+def _row(spec: FigureSpec, cell: FigureCell, prompts: pd.DataFrame) -> list[Picture]:
+    if cell.images is None or cell.p_mix is None:
+        raise UserError(
+            f"figure {spec.name}: cell {cell.cell} has no images or no p_mix in its spec. A figure of "
+            "pictures says `draws: images` in config/figures.yaml."
+        )
+    assert spec.dataset is not None and spec.split is not None
+    return read_pictures(
+        Path(cell.images),
+        list(prompts["id"]),
+        dataset=spec.dataset,
+        split=spec.split,
+        p_mix=cell.p_mix,
+        size=PIXELS,
+    )
+
+
+def _same_noise(spec: FigureSpec, prompts: pd.DataFrame, grid: list[list[Picture]]) -> None:
+    """The figure claims it, so it is checked."""
+    for column, prompt_id in enumerate(prompts["id"]):
+        seeds = {cell.cell: row[column].noise_seed for cell, row in zip(spec.cells, grid, strict=True)}
+        if len(set(seeds.values())) > 1:
+            raise UserError(
+                f"figure {spec.name}: pictures of {prompt_id} start from different noise (seeds {seeds}). "
+                "Delete the images/ folders of these cells and rerun snakemake: one evaluation seed "
+                "serves all."
+            )
+
+
+def _lefts(prompts: pd.DataFrame) -> list[float]:
+    """Left edges of the columns; a wider gap where the style changes."""
+    lefts, left = [], MARGIN + LABELS
+    for i, style in enumerate(prompts["style"]):
+        if i > 0:
+            left += PICTURE + (GAP if style == prompts["style"][i - 1] else STYLE_GAP)
+        lefts.append(left)
+    return lefts
+
+
+def _head(figure: Figure, spec: FigureSpec, prompts: pd.DataFrame, lefts: list[float]) -> None:
+    """Title, and the name of each style over a rule as wide as its columns."""
+    inches_text(figure, MARGIN, 0.2, spec.title, size=10, weight="bold", va="center")
+    for style in prompts["style"].unique():
+        columns = [left for left, name in zip(lefts, prompts["style"], strict=True) if name == style]
+        left, right = columns[0], columns[-1] + PICTURE
+        inches_text(
+            figure, (left + right) / 2, HEAD - 0.13, style, size=8, color=INK, va="bottom", ha="center"
+        )
+        rule = inches_axes(figure, left, HEAD - 0.1, right - left, 0.02)
+        rule.axhline(0.5, color=RULE, linewidth=0.8)
+        rule.set_axis_off()

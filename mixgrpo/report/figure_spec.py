@@ -1,0 +1,82 @@
+"""What a figure shows: `figures/{figure}.json`, which the workflow writes from config/figures.yaml.
+
+    {"name": "figure04", "title": "...", "caption": "...", "preset": "tiny", "scale": "...",
+     "seeds": [0], "dataset": "tiny_hpd", "split": "test", "p_mix": 1.0, "num_prompts": 8,
+     "prompts": "results/tiny/prompts/tiny_hpd_test.tsv",
+     "rewards": {"tiny_hps": "HPS-v2.1", ...},
+     "cells": [{"cell": "mixgrpo", "label": "MixGRPO", "seeds": [0], "p_mix": 1.0,
+                "images": "results/tiny/images/mixgrpo/seed0/index.json"}, ...]}
+
+A figure of training metrics has null for dataset, split, p_mix, num_prompts and prompts, and its cells
+have `metrics`, the metrics.jsonl of each of their seeds, in place of images and p_mix. `rewards`: the
+paper's name of what each reward stands for.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mixgrpo.errors import UserError
+from mixgrpo.report.inputs import STRICT, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureCell:
+    """One cell of the paper's grid, as one row or curve."""
+
+    cell: str
+    label: str
+    seeds: tuple[int, ...] = (0,)
+    images: str | None = None
+    """images/{cell}/seed{seed}/index.json, of the first seed."""
+    p_mix: float | None = None
+    """Of its images: the figure's, or 0 for the base."""
+    metrics: tuple[str, ...] = ()
+    """runs/{cell}/seed{seed}/metrics.jsonl, one for each seed."""
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSpec:
+    """A figure, complete: nothing about it is looked up elsewhere but pictures and metrics."""
+
+    name: str
+    title: str
+    caption: str
+    preset: str
+    scale: str
+    seeds: tuple[int, ...]
+    cells: tuple[FigureCell, ...]
+    dataset: str | None = None
+    split: str | None = None
+    p_mix: float | None = None
+    num_prompts: int | None = None
+    prompts: str | None = None
+    rewards: dict[str, str] = field(default_factory=dict)
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.cells:
+            raise ValueError("cells is empty: a figure shows at least one.")
+
+    def needed(self, *names: str) -> None:
+        """UserError if one of the fields `names` is null though this figure needs it."""
+        absent = [name for name in names if getattr(self, name) is None]
+        if absent:
+            raise UserError(
+                f"figure {self.name} shows pictures and needs {', '.join(absent)}, which its spec leaves "
+                f"out. Set it in {self.name} of config/figures.yaml."
+            )
+
+    @property
+    def footer(self) -> str:
+        """One line on where it comes from."""
+        seeds = ", ".join(map(str, self.seeds))
+        scale = self.scale.removeprefix(f"{self.preset}: ")
+        return f"preset {self.preset} ({scale}), training seed{'s' * (len(self.seeds) > 1)} {seeds}"
+
+
+def read_figure_spec(path: Path) -> FigureSpec:
+    """The spec at `path`. UserError names every bad key."""
+    return read_json(path, FigureSpec, remedy=f"`snakemake {path}` writes it from config/figures.yaml")

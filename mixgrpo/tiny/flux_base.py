@@ -1,0 +1,114 @@
+"""The tiny world's base model: a small FLUX, trained from scratch and saved as a `FluxPipeline` directory."""
+
+from pathlib import Path
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextModel, T5EncoderModel
+
+from mixgrpo.tiny.autoencoder import LATENT_CHANNELS, train_autoencoder
+from mixgrpo.tiny.config import PretrainConfig
+from mixgrpo.tiny.fit import fit
+from mixgrpo.tiny.pictures import Pictures, for_generator
+from mixgrpo.tiny.samples import save_samples
+from mixgrpo.tiny.text import (
+    T5_LENGTH,
+    clip_text_config,
+    clip_tokenizer,
+    t5_config,
+    t5_tokenizer,
+    token_ids,
+)
+
+HEAD = 16
+ROPE_AXES = (4, 6, 6)
+GUIDANCE = 3.5
+TRAINING_SHIFT = 2.0
+"""Time shift of the noise levels seen in training."""
+SAMPLING_SHIFT = 3.0
+
+
+def build_pipeline(vae: nn.Module, config: PretrainConfig) -> FluxPipeline:
+    """Transformer and text encoders with random weights, around a trained autoencoder."""
+    tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4 * LATENT_CHANNELS,
+        num_layers=config.num_double_blocks,
+        num_single_layers=config.num_single_blocks,
+        attention_head_dim=HEAD,
+        num_attention_heads=config.width // HEAD,
+        joint_attention_dim=config.width,
+        pooled_projection_dim=config.width,
+        guidance_embeds=True,
+        axes_dims_rope=ROPE_AXES,
+    )
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SAMPLING_SHIFT),
+        vae=vae,
+        text_encoder=CLIPTextModel(clip_text_config(tokenizer, config.width)),
+        tokenizer=tokenizer,
+        text_encoder_2=T5EncoderModel(t5_config(tokenizer_2, config.width)),
+        tokenizer_2=tokenizer_2,
+        transformer=transformer,
+    )
+
+
+def training_sigmas(batch: int) -> Tensor:
+    """Noise levels (B,): the time shift of sigmoid(normal), s u / (1 + (s - 1) u)."""
+    u = torch.randn(batch).sigmoid()
+    return TRAINING_SHIFT * u / (1 + (TRAINING_SHIFT - 1) * u)
+
+
+def train_flow(
+    pipeline: FluxPipeline, latents: Tensor, texts: list[str], config: PretrainConfig
+) -> float:
+    """Rectified flow: the network at (1 - sigma) x0 + sigma noise predicts noise - x0; mean squared error.
+
+    latents: (N, 4, 8, 8) of the N captions. The text encoders learn along. Returns the final loss.
+    """
+    n, channels, side = len(latents), latents.shape[1], latents.shape[2]
+    x0_N = FluxPipeline._pack_latents(latents, n, channels, side, side)
+    image_ids = FluxPipeline._prepare_latent_image_ids(n, side // 2, side // 2, "cpu", x0_N.dtype)
+    text_ids = torch.zeros(T5_LENGTH, 3)
+    guidance = torch.full((config.flow_batch,), GUIDANCE)
+    clip_ids, t5_ids = token_ids(pipeline.tokenizer, texts), token_ids(pipeline.tokenizer_2, texts)
+
+    def loss() -> Tensor:
+        rows = torch.randint(n, (config.flow_batch,))
+        sigma, noise, x0 = training_sigmas(len(rows)), torch.randn(x0_N[rows].shape), x0_N[rows]
+        x = torch.lerp(x0, noise, sigma[:, None, None])
+        velocity = pipeline.transformer(
+            hidden_states=x,
+            encoder_hidden_states=pipeline.text_encoder_2(t5_ids[rows])[0],
+            pooled_projections=pipeline.text_encoder(clip_ids[rows]).pooler_output,
+            timestep=sigma,
+            img_ids=image_ids,
+            txt_ids=text_ids,
+            guidance=guidance,
+            return_dict=False,
+        )[0]
+        return functional.mse_loss(velocity, noise - x0)
+
+    networks = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
+    return fit(
+        nn.ModuleList(networks),
+        loss,
+        name="flux",
+        num_steps=config.flow_steps,
+        learning_rate=config.flow_learning_rate,
+        average=config.flow_average,
+    )
+
+
+def pretrain(component: str, config: PretrainConfig, directory: Path) -> dict[str, float]:
+    """Train and save the base model with a picture of samples; returns what was measured."""
+    pictures: Pictures = for_generator(config.num_pictures)
+    encoded = train_autoencoder(pictures.images, config)
+    pipeline = build_pipeline(encoded.vae, config)
+    loss = train_flow(pipeline, encoded.latents, pictures.captions, config)
+    pipeline.save_pretrained(directory)
+    save_samples(pipeline, directory / "samples.png")
+    return {"autoencoder_psnr": encoded.psnr, "flow_loss": loss}

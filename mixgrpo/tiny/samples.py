@@ -1,0 +1,66 @@
+"""A labelled picture of what a base model draws on captions that it never saw."""
+
+import textwrap
+from pathlib import Path
+
+import torch
+from diffusers import FluxPipeline
+from PIL import Image, ImageDraw, ImageFont
+
+from mixgrpo.tiny.grammar import FORMS, sample_captions
+from mixgrpo.tiny.render import SIZE
+
+COLUMNS, ROWS_PER_DATASET = 8, 3
+SCALE = 4
+GAP, LABEL = 12, 40
+FONT_SIZE = 13
+NUM_STEPS = 25
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def draw_samples(pipeline: FluxPipeline, captions: list[str], *, seed: int) -> torch.Tensor:
+    """(N, 3, 32, 32) in [0, 1], one sample per caption."""
+    pipeline.set_progress_bar_config(disable=True)
+    result = pipeline(
+        prompt=captions,
+        height=SIZE,
+        width=SIZE,
+        num_inference_steps=NUM_STEPS,
+        sigmas=[1 - i / NUM_STEPS for i in range(NUM_STEPS)],
+        max_sequence_length=pipeline.tokenizer_2.model_max_length,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="pt",
+    )
+    return result.images
+
+
+def save_samples(pipeline: FluxPipeline, path: Path, *, seed: int = 0) -> None:
+    """A grid of test captions, three rows of each dataset, every picture with its caption below."""
+    captions = [
+        caption
+        for dataset in FORMS
+        for caption in sample_captions(dataset, "test", COLUMNS * ROWS_PER_DATASET)
+    ]
+    images = draw_samples(pipeline, captions, seed=seed)
+    cell = SIZE * SCALE
+    rows = len(captions) // COLUMNS
+    size = (COLUMNS * (cell + GAP) + GAP, rows * (cell + LABEL) + GAP)
+    sheet = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=FONT_SIZE)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(i, COLUMNS)
+        left, top = GAP + column * (cell + GAP), GAP + row * (cell + LABEL)
+        pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        sheet.paste(
+            Image.fromarray(pixels).resize((cell, cell), Image.Resampling.BICUBIC), (left, top)
+        )
+        label = "\n".join(textwrap.wrap(caption, width=cell // 6))
+        draw.multiline_text(
+            (left + cell / 2, top + cell + 4),
+            label,
+            fill=INK,
+            font=font,
+            anchor="ma",
+            align="center",
+        )
+    sheet.save(path)
