@@ -79,7 +79,11 @@ def measure(trainer: Trainer, tail_ratio: float | None, start: int, *, sharing: 
     trained = trainer.policy.num_evaluations - before - sampled
     gradient = torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None])
     return Measured(
-        rollout.latents, rollout.log_prob, gradient, (sampled, trained), (rollout_seconds, update_seconds)
+        rollout.latents,
+        rollout.log_prob,
+        gradient,
+        (sampled, trained),
+        (rollout_seconds, update_seconds),
     )
 
 
@@ -117,7 +121,9 @@ def main(path: Path) -> None:
         prompts=root / "prompts" / f"{stem}.tsv",
         embeddings=root / "embeddings" / settings.model.name / f"{stem}.safetensors",
     )
-    print(f"preset {settings.preset}, {trainer.distributed.device}, {torch.get_num_threads()} thread")
+    print(
+        f"preset {settings.preset}, {trainer.distributed.device}, {torch.get_num_threads()} thread"
+    )
     print("off / on: naive path over exact sharing; differences are between the two")
     print(
         "method   start   samples  log-prob  gradient"

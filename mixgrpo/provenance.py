@@ -25,10 +25,11 @@ def stage_modules(
     models: Iterable[str] = (),
     rewards: Iterable[str] = (),
     component: str | None = None,
+    figure: str | None = None,
 ) -> tuple[str, ...]:
     """Modules that decide what `python -m mixgrpo {verb}` does with what its settings name.
 
-    component: what `pretrain` trains.
+    component: what `pretrain` trains. figure: what `figure` draws.
 
     >>> stage_modules("train", models=["flux"], rewards=["tiny_hps"])
     ('mixgrpo.stages.train', 'mixgrpo.models.flux', 'mixgrpo.rewards.tiny_hps')
@@ -38,7 +39,12 @@ def stage_modules(
         stage,
         *(f"{PACKAGE}.models.{name}" for name in sorted(set(models))),
         *(f"{PACKAGE}.rewards.{name}" for name in sorted(set(rewards))),
-        *([] if component is None else [literal(stage, "COMPONENTS")[component]]),
+        *(
+            []
+            if component is None
+            else [ast.literal_eval(constant(stage, "COMPONENTS"))[component]]
+        ),
+        *([] if figure is None else [f"{PACKAGE}.report.{figure}"]),
     )
 
 
@@ -57,8 +63,14 @@ def stage_digest(verb: str, arguments: Mapping[str, Any]) -> str:
         rewards = (
             [] if verb == "generate" else [name for each in settings for name in each["rewards"]]
         )
-    component = arguments["component"] if verb == "pretrain" else None
-    return digest(*stage_modules(verb, models=models, rewards=rewards, component=component))
+    modules = stage_modules(
+        verb,
+        models=models,
+        rewards=rewards,
+        component=arguments["component"] if verb == "pretrain" else None,
+        figure=arguments["name"] if verb == "figure" else None,
+    )
+    return digest(*modules)
 
 
 def read_json(path: Path) -> Any:
@@ -154,14 +166,34 @@ def parse(module: str, root: Path) -> ast.Module:
     return tree
 
 
-def literal(module: str, name: str, root: Path = ROOT) -> Any:
-    """Value of the constant `name` that `module` assigns, read without importing it."""
+def constant(module: str, name: str, root: Path = ROOT) -> ast.expr:
+    """The expression that `module` assigns to `name`, read without importing it."""
     for node in parse(module, root).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [
-            name
-        ]:
-            return ast.literal_eval(node.value)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if [ast.unparse(target) for target in targets] == [name]:
+                return node.value
     raise ValueError(f"{module} assigns no constant {name}.")
+
+
+def keys_of(module: str, name: str) -> list[str]:
+    """Keys of the dict literal `name` of `module`: what there is to choose from.
+
+    >>> "flux" in keys_of("mixgrpo.stages.pretrain", "COMPONENTS")
+    True
+    """
+    expression = constant(module, name)
+    assert isinstance(expression, ast.Dict), name
+    return [str(ast.literal_eval(key)) for key in expression.keys if key is not None]
+
+
+def modules_in(layer: str) -> list[str]:
+    """Names of the files of a folder of the package: what its loader can be asked for.
+
+    >>> modules_in("models")
+    ['flux']
+    """
+    return sorted(path.stem for path in (ROOT / PACKAGE / layer).glob("[!_]*.py"))
 
 
 def is_string(statement: ast.stmt) -> bool:

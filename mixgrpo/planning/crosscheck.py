@@ -1,13 +1,25 @@
 """What the sheets in config/ say of one another: every name that one uses, another must define."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mixgrpo.config import canonical
 from mixgrpo.planning.checking import Findings, unknown
 from mixgrpo.planning.plan import BASE, Cell
 from mixgrpo.planning.sheets import OVERHEAD_ROLES, Column, Figure, PresetSheet, Table
+from mixgrpo.provenance import keys_of, modules_in
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is made for people to look at."""
+
+    tables: Mapping[str, Table]
+    figures: Mapping[str, Figure]
+    columns: Mapping[str, Column]
 
 
 def crosscheck(
@@ -15,62 +27,79 @@ def crosscheck(
     folder: Path,
     sheet: PresetSheet,
     cells: Mapping[str, Cell],
-    tables: Mapping[str, Table],
-    figures: Mapping[str, Figure],
-    columns: Mapping[str, Column],
+    shown: Shown,
+    *,
+    named: Collection[str],
 ) -> None:
-    """Add what does not hold to `findings`."""
+    """Add what does not hold to `findings`. cells: those whose settings hold, of all that are `named`."""
     check_equal_cells(findings, f"{folder.name}/cells.yaml", cells)
-    check_roles(findings, folder.name, sheet, columns)
-    for name, table in tables.items():
-        file, prefix = (f"{folder.name}/tables.yaml", f"tables.{name}.")
+    check_roles(findings, folder.name, sheet, shown.columns)
+    check_files(findings, f"{folder.name}/presets", sheet)
+    untrained = {name for name, cell in cells.items() if not cell.trained}
+    for name, table in shown.tables.items():
+        file, prefix = f"{folder.name}/tables.yaml", f"tables.{name}."
         if name == "sweep":
             file, prefix = f"{folder.name}/sweep.yaml", ""
-        check_references(findings, file, prefix, table, sheet, cells)
-        for role in table.columns:
-            if role not in columns:
-                findings.add(file, f"{prefix}columns", unknown(role, columns))
-            elif role not in OVERHEAD_ROLES and role not in sheet.reward_models:
-                findings.add(
-                    file, f"{prefix}columns", unknown(role, [*sheet.reward_models, *OVERHEAD_ROLES])
-                )
-        if table.kind == "gains" and (BASE not in cells or cells[BASE].trained):
-            findings.add(
-                file, f"{prefix}kind", f"gains are over the cell {BASE!r}, which must be untrained."
-            )
+        else:
+            check_rows(findings, file, prefix, table, named)
+        check_prompts(findings, file, prefix, table, sheet)
+        check_columns(findings, file, prefix, table, sheet, shown.columns)
+        if table.kind == "gains" and BASE not in untrained:
+            message = f"gains are over the cell {BASE!r}, which must be there and untrained."
+            findings.add(file, f"{prefix}kind", message)
         if table.published is not None:
-            check_published(findings, folder, file, prefix, table, columns)
-    for name, figure in figures.items():
-        check_references(findings, f"{folder.name}/figures.yaml", f"{name}.", figure, sheet, cells)
+            check_published(findings, folder, file, prefix, table, shown.columns)
+    for name, figure in shown.figures.items():
+        file, prefix = f"{folder.name}/figures.yaml", f"{name}."
+        check_rows(findings, file, prefix, figure, named)
+        check_prompts(findings, file, prefix, figure, sheet)
+        if name not in modules_in("report"):
+            findings.add(file, name, f"there is no mixgrpo/report/{name}.py to draw it.")
+        for row in figure.rows:
+            if figure.draws == "metrics" and row.cell in untrained:
+                message = f"{row.cell!r} is not trained: it has no metrics to draw."
+                findings.add(file, f"{prefix}rows", message)
 
 
-def check_references(
-    findings: Findings,
-    file: str,
-    prefix: str,
-    shown: Table | Figure,
-    sheet: PresetSheet,
-    cells: Mapping[str, Cell],
+def check_rows(
+    findings: Findings, file: str, prefix: str, shown: Table | Figure, named: Collection[str]
 ) -> None:
-    """Cells, dataset and split of a table or figure exist."""
+    """Every row shows a cell that there is."""
     for row in shown.rows:
-        if row.cell not in cells and not file.endswith("sweep.yaml"):
-            findings.add(
-                file, f"{prefix}rows", unknown(row.cell, (c for c in cells if not cells[c].group))
-            )
-        elif isinstance(shown, Figure) and shown.draws == "metrics" and not cells[row.cell].trained:
-            findings.add(
-                file, f"{prefix}rows", f"{row.cell!r} is not trained: it has no metrics to draw."
-            )
+        if row.cell not in named:
+            findings.add(file, f"{prefix}rows", unknown(row.cell, named))
+
+
+def check_prompts(
+    findings: Findings, file: str, prefix: str, shown: Table | Figure, sheet: PresetSheet
+) -> None:
+    """The preset has the dataset and its split."""
     if shown.dataset is None:
         return
     if shown.dataset not in sheet.datasets:
         findings.add(file, f"{prefix}dataset", unknown(shown.dataset, sheet.datasets))
-    elif shown.split not in sheet.datasets[shown.dataset].splits:
-        splits = sheet.datasets[shown.dataset].splits
-        findings.add(
-            file, f"{prefix}split", f"{shown.dataset} has none. {unknown(shown.split, splits)}"
-        )
+        return
+    splits = sheet.datasets[shown.dataset].splits
+    if shown.split not in splits:
+        message = f"{shown.dataset} has no such split. {unknown(shown.split, splits)}"
+        findings.add(file, f"{prefix}split", message)
+
+
+def check_columns(
+    findings: Findings,
+    file: str,
+    prefix: str,
+    table: Table,
+    sheet: PresetSheet,
+    columns: Mapping[str, Column],
+) -> None:
+    """Every column is described, and filled by a reward of the preset or by the overhead stage."""
+    for role in table.columns:
+        if role not in columns:
+            findings.add(file, f"{prefix}columns", unknown(role, columns))
+        elif role not in OVERHEAD_ROLES and role not in sheet.reward_models:
+            fillers = [*sheet.reward_models, *OVERHEAD_ROLES]
+            findings.add(file, f"{prefix}columns", unknown(role, fillers))
 
 
 def check_equal_cells(findings: Findings, file: str, cells: Mapping[str, Cell]) -> None:
@@ -92,15 +121,24 @@ def check_roles(
     for role, reward in sheet.reward_models.items():
         other = players.setdefault(reward.name, role)
         if other != role:
-            findings.add(
-                f"{folder}/presets",
-                f"reward_models.{role}",
-                f"{reward.name} plays {other} already.",
-            )
+            message = f"{reward.name} plays {other} already."
+            findings.add(f"{folder}/presets", f"reward_models.{role}", message)
         if role not in columns:
-            findings.add(
-                f"{folder}/tables.yaml", "columns", f"no column for the reward {role!r}. Add one."
-            )
+            message = f"no column for the reward {role!r}. Add one."
+            findings.add(f"{folder}/tables.yaml", "columns", message)
+
+
+def check_files(findings: Findings, file: str, sheet: PresetSheet) -> None:
+    """What plays a role is a file of the package, or a name that a stage knows."""
+    known: dict[str, tuple[Mapping[str, Any], list[str]]] = {
+        "models": (sheet.models, modules_in("models")),
+        "reward_models": (sheet.reward_models, modules_in("rewards")),
+        "datasets": (sheet.datasets, keys_of("mixgrpo.stages.prompts", "SOURCES")),
+    }
+    for block, (players, names) in known.items():
+        for role, player in players.items():
+            if player.name not in names:
+                findings.add(file, f"{block}.{role}.name", unknown(player.name, names))
 
 
 def check_published(
@@ -118,16 +156,15 @@ def check_published(
         findings.add(file, f"{prefix}published", unknown(table.published, known))
         return
     with path.open(newline="") as lines:
-        header, *rows = csv.reader(lines)
+        header, *rows = list(csv.reader(lines)) or [[]]
     for row in table.rows:
         if row.published is not None and not 0 <= row.published < len(rows):
             message = (
-                f"{row.cell}: no row {row.published} in {path.name}, which has {len(rows)}, from 0."
+                f"{row.cell}: no row {row.published} in {path.name}; it has {len(rows)}, from 0."
             )
             findings.add(file, f"{prefix}rows", message)
     for role in table.columns:
         wanted = columns[role].published if role in columns else None
         if wanted is not None and wanted not in header:
-            findings.add(
-                file, f"{prefix}columns", f"{role}: {path.name} has none. {unknown(wanted, header)}"
-            )
+            message = f"{role}: {path.name} has no such column. {unknown(wanted, header)}"
+            findings.add(file, f"{prefix}columns", message)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mixgrpo.config import Settings
 from mixgrpo.planning.checking import Findings, check, unknown, unknown_key
-from mixgrpo.planning.crosscheck import crosscheck
+from mixgrpo.planning.crosscheck import Shown, crosscheck
 from mixgrpo.planning.layers import BLOCKS, ROLES, Files, Layer, blame, merged, read_layer
 from mixgrpo.planning.plan import Cell, Experiment
 from mixgrpo.planning.sheets import Column, EvaluationSheet, Figure, PresetSheet, Row, Sweep, Table
@@ -40,7 +40,8 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Experiment
         if sweep is not None:
             cells |= sweep_cells(files, sheet, sweep, cells)
             tables[SWEEP] = sweep_table(sweep)
-        crosscheck(findings, folder, sheet, cells, tables, figures, columns)
+        shown = Shown(tables, figures, columns)
+        crosscheck(findings, folder, sheet, cells, shown, named=files.cells)
     findings.raise_if_any()
     assert sheet is not None
     assert evaluation is not None
@@ -157,10 +158,10 @@ def layers_of(files: Files, cell: str, sheet: PresetSheet) -> list[Layer]:
 
 def read_cells(files: Files, sheet: PresetSheet, seeds: tuple[int, ...]) -> dict[str, Cell]:
     """Every cell of cells.yaml whose settings hold."""
-    file, findings, cells = files.name("cells.yaml"), files.findings, {}
+    cells: dict[str, Cell] = {}
     for cell in sheet.cells.keys() - files.cells.keys():
         place = blame(f"cells.{cell}", files.presets).file
-        findings.add(place, f"cells.{cell}", unknown(cell, files.cells))
+        files.findings.add(place, f"cells.{cell}", unknown(cell, files.cells))
     for cell, block in files.cells.items():
         if not is_cell(files, cell, block):
             continue

@@ -51,6 +51,12 @@ class Experiment:
         """Folder of everything this preset makes."""
         return f"results/{self.preset}"
 
+    def prompts(self, role: str | None, split: str | None) -> str | None:
+        """Prompts file of the dataset that plays `role`."""
+        if role is None:
+            return None
+        return f"{self.results}/prompts/{self.sheet.datasets[role].name}_{split}.tsv"
+
     def settings(self, cell: str, seed: int) -> Settings:
         """Of one run, with the digest of the code that it is planned with; the base runs no training code."""
         entry = self.cells[cell]
@@ -192,9 +198,18 @@ def figure_json(experiment: Experiment, name: str) -> str:
             "name": name,
             "cells": cells,
             "num_prompts": figure.num_prompts,
+            "prompts": experiment.prompts(figure.dataset, figure.split),
             "rewards": {name: experiment.columns[role].header for name, role in rewards.items()},
         }
     )
+
+
+def figure_files(experiment: Experiment, name: str) -> list[str]:
+    """What the stage reads beside the spec."""
+    spec = json.loads(figure_json(experiment, name))
+    files = [file for cell in spec["cells"] for file in cell.get("metrics", [])]
+    files += [cell["images"] for cell in spec["cells"] if "images" in cell]
+    return files + ([spec["prompts"]] if spec["prompts"] else [])
 
 
 def dump(value: Any) -> str:

@@ -6,9 +6,10 @@ import pandas as pd
 
 from mixgrpo.errors import UserError
 from mixgrpo.report.document import Entry, Footnotes, Grid, Heading, number
+from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.overhead import UPDATE_COST, Overhead, SharedAndNot
 from mixgrpo.report.published import Published, as_number
-from mixgrpo.report.table_spec import BASE_CELL, NFE_ROLES, TIMED_ROLES, RowSpec, TableSpec
+from mixgrpo.report.table_spec import NFE_ROLES, TIMED_ROLES, RowSpec, TableSpec
 
 UNITS = {"iteration_seconds": "iteration", "image_seconds": "sampled image"}
 NFE_HEADINGS = {"rollout_nfe": "rollout NFE", "update_nfe": "update NFE"}
@@ -153,10 +154,12 @@ def cost_legend(spec: TableSpec, overhead: Overhead | None) -> list[str]:
         "first step) is evaluated once; unshared: once for every image.",
     ]
     if roles_of(spec, TIMED_ROLES):
+        clock = CLOCKS.get(overhead.clock, overhead.clock)
         legend.append(
-            f"Times: {CLOCKS.get(overhead.clock, overhead.clock)} seconds on {overhead.device}, all rows measured side by side in "
-            "one process; only their ratios carry over to another machine. Ratios are to the first "
-            "row, shared to shared. Counted ratios are those which the counted evaluations predict, "
-            f"if a trained one costs {UPDATE_COST} forward passes and nothing else costs anything."
+            f"Times: {clock} seconds on {overhead.device}, all rows measured side by side in one "
+            "process; only their ratios carry over to another machine. Ratios are to the first row, "
+            "shared to shared and unshared to unshared. Counted ratios are what the counted evaluations "
+            f"predict, if a trained one costs {UPDATE_COST} forward passes and nothing else costs "
+            "anything."
         )
     return legend

@@ -8,9 +8,20 @@ from matplotlib.figure import Figure
 
 from mixgrpo.errors import UserError
 from mixgrpo.report.figure_spec import FigureCell, FigureSpec
+from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.pictures import Picture, read_pictures
 from mixgrpo.report.prompt_choice import first_of_each_style, read_prompts
-from mixgrpo.report.style import INK, PALE, RULE, colours, inches_axes, inches_text, new_figure
+from mixgrpo.report.style import (
+    INK,
+    MARGIN,
+    RULE,
+    colours,
+    footer,
+    inches_axes,
+    inches_text,
+    new_figure,
+    title,
+)
 
 PICTURE = 1.0
 """Side of a picture, inches; every other length is in inches too."""
@@ -18,18 +29,18 @@ PIXELS = 256
 GAP = 0.05
 STYLE_GAP = 0.16
 LABELS = 1.1
-MARGIN = 0.18
-HEAD = 0.72
-CAPTIONS = 0.62
+HEAD = 1.0
+CAPTIONS = 0.58
 FOOT = 0.22
-CAPTION_CHARACTERS = 17
+LINE = 0.125
+CAPTION_CHARACTERS = 18
+CAPTION_LINES = 4
 
 
 def draw(spec: FigureSpec) -> Figure:
     """`spec.num_prompts` columns, the first prompts of each style; rows are the cells in order."""
     spec.needed("dataset", "split", "p_mix", "num_prompts", "prompts")
-    assert spec.prompts is not None and spec.num_prompts is not None
-    prompts = first_of_each_style(read_prompts(Path(spec.prompts)), spec.num_prompts)
+    prompts = first_of_each_style(read_prompts(Path(str(spec.prompts))), spec.num_prompts or 0)
     grid = [_row(spec, cell, prompts) for cell in spec.cells]
     _same_noise(spec, prompts, grid)
     lefts = _lefts(prompts)
@@ -39,28 +50,34 @@ def draw(spec: FigureSpec) -> Figure:
     shades = colours([cell.cell for cell in spec.cells])
     for i, (cell, pictures) in enumerate(zip(spec.cells, grid, strict=True)):
         top = HEAD + i * (PICTURE + GAP)
-        style = {"va": "center", "ha": "left", "weight": "bold", "size": 8.5}
-        inches_text(
-            figure, MARGIN, top + PICTURE / 2, cell.label, color=shades[cell.cell], **style
-        )
+        _label(figure, cell.label, shades[cell.cell], top + PICTURE / 2)
         for left, picture in zip(lefts, pictures, strict=True):
             axes = inches_axes(figure, left, top, PICTURE, PICTURE)
             axes.imshow(picture.pixels, interpolation="none")
             axes.set_axis_off()
     for left, prompt in zip(lefts, prompts["prompt"], strict=True):
-        inches_text(
-            figure,
-            left + PICTURE / 2,
-            height - CAPTIONS - FOOT + 0.04,
-            textwrap.fill(prompt, CAPTION_CHARACTERS),
-            va="top",
-            ha="center",
-            size=6.5,
-            linespacing=1.25,
-        )
-    footer = f"{spec.footer}; {spec.dataset} {spec.split}, p_mix = {spec.p_mix:g}; first prompts of each style"
-    inches_text(figure, MARGIN, height - 0.1, footer, size=5.5, color=PALE, va="bottom")
+        _caption(figure, prompt, left + PICTURE / 2, height - CAPTIONS - FOOT + LINE)
+    seeds = {cell.seeds[0] for cell in spec.cells if cell.cell != BASE_CELL}
+    images = f"{spec.dataset} {spec.split}, p_mix = {spec.p_mix:g}; the first prompts of each style"
+    footer(figure, f"{spec.origin(sorted(seeds))}; {images}")
     return figure
+
+
+def _label(figure: Figure, text: str, color: str, middle: float) -> None:
+    inches_text(figure, MARGIN, middle, text, color=color, va="center", weight="bold", size=8.5)
+
+
+def _caption(figure: Figure, prompt: str, middle: float, top: float) -> None:
+    """Line by line, so that the lines of all captions are level; a long prompt ends in dots."""
+    lines = textwrap.wrap(
+        prompt,
+        CAPTION_CHARACTERS,
+        max_lines=CAPTION_LINES,
+        placeholder=" ...",
+        break_long_words=True,
+    )
+    for i, line in enumerate(lines):
+        inches_text(figure, middle, top + i * LINE, line, va="baseline", ha="center", size=6.5)
 
 
 def _row(spec: FigureSpec, cell: FigureCell, prompts: pd.DataFrame) -> list[Picture]:
@@ -69,12 +86,11 @@ def _row(spec: FigureSpec, cell: FigureCell, prompts: pd.DataFrame) -> list[Pict
             f"figure {spec.name}: cell {cell.cell} has no images or no p_mix in its spec. A figure of "
             "pictures says `draws: images` in config/figures.yaml."
         )
-    assert spec.dataset is not None and spec.split is not None
     return read_pictures(
         Path(cell.images),
         list(prompts["id"]),
-        dataset=spec.dataset,
-        split=spec.split,
+        dataset=str(spec.dataset),
+        split=str(spec.split),
         p_mix=cell.p_mix,
         size=PIXELS,
     )
@@ -83,7 +99,9 @@ def _row(spec: FigureSpec, cell: FigureCell, prompts: pd.DataFrame) -> list[Pict
 def _same_noise(spec: FigureSpec, prompts: pd.DataFrame, grid: list[list[Picture]]) -> None:
     """The figure claims it, so it is checked."""
     for column, prompt_id in enumerate(prompts["id"]):
-        seeds = {cell.cell: row[column].noise_seed for cell, row in zip(spec.cells, grid, strict=True)}
+        seeds = {
+            cell.cell: row[column].noise_seed for cell, row in zip(spec.cells, grid, strict=True)
+        }
         if len(set(seeds.values())) > 1:
             raise UserError(
                 f"figure {spec.name}: pictures of {prompt_id} start from different noise (seeds {seeds}). "
@@ -103,13 +121,22 @@ def _lefts(prompts: pd.DataFrame) -> list[float]:
 
 
 def _head(figure: Figure, spec: FigureSpec, prompts: pd.DataFrame, lefts: list[float]) -> None:
-    """Title, and the name of each style over a rule as wide as its columns."""
-    inches_text(figure, MARGIN, 0.2, spec.title, size=10, weight="bold", va="center")
+    """Title, caption, and the name of each style over a rule as wide as its columns."""
+    title(figure, spec.title, spec.caption)
     for style in prompts["style"].unique():
-        columns = [left for left, name in zip(lefts, prompts["style"], strict=True) if name == style]
+        columns = [
+            left for left, name in zip(lefts, prompts["style"], strict=True) if name == style
+        ]
         left, right = columns[0], columns[-1] + PICTURE
         inches_text(
-            figure, (left + right) / 2, HEAD - 0.13, style, size=8, color=INK, va="bottom", ha="center"
+            figure,
+            (left + right) / 2,
+            HEAD - 0.13,
+            style,
+            size=8,
+            color=INK,
+            va="bottom",
+            ha="center",
         )
         rule = inches_axes(figure, left, HEAD - 0.1, right - left, 0.02)
         rule.axhline(0.5, color=RULE, linewidth=0.8)

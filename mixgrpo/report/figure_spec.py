@@ -12,11 +12,13 @@ have `metrics`, the metrics.jsonl of each of their seeds, in place of images and
 paper's name of what each reward stands for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixgrpo.errors import UserError
 from mixgrpo.report.inputs import STRICT, read_json
+from mixgrpo.report.words import seed_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +71,14 @@ class FigureSpec:
                 f"out. Set it in {self.name} of config/figures.yaml."
             )
 
-    @property
-    def footer(self) -> str:
-        """One line on where it comes from."""
-        seeds = ", ".join(map(str, self.seeds))
+    def origin(self, seeds: Sequence[int]) -> str:
+        """What was trained, at which scale, with which of the `seeds`."""
         scale = self.scale.removeprefix(f"{self.preset}: ")
-        return f"preset {self.preset} ({scale}), training seed{'s' * (len(self.seeds) > 1)} {seeds}"
+        return f"preset {self.preset} ({scale}); {seed_words(seeds)}"
 
 
 def read_figure_spec(path: Path) -> FigureSpec:
     """The spec at `path`. UserError names every bad key."""
-    return read_json(path, FigureSpec, remedy=f"`snakemake {path}` writes it from config/figures.yaml")
+    return read_json(
+        path, FigureSpec, remedy=f"`snakemake {path}` writes it from config/figures.yaml"
+    )

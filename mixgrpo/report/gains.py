@@ -17,10 +17,11 @@ import pandas as pd
 
 from mixgrpo.errors import UserError
 from mixgrpo.report.document import Document, Entry, Footnotes, Grid, Heading, number, with_error
+from mixgrpo.report.inputs import BASE_CELL, BASE_SEED
+from mixgrpo.report.remarks import missing, ours, training_legend
 from mixgrpo.report.scores import per_image
 from mixgrpo.report.statistics import Summary, summarise
-from mixgrpo.report.table_spec import BASE_CELL, BASE_SEED, RowSpec, TableSpec
-from mixgrpo.report.words import missing, ours, training_legend
+from mixgrpo.report.table_spec import RowSpec, TableSpec
 
 REFERENCE_CELL = "mixgrpo"
 """The row that every other is compared with, if the table has it."""

@@ -13,6 +13,11 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 LENIENT = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 """For files that hold more than a report needs."""
 
+BASE_CELL = "base"
+"""The untrained model: one set of images, at p_mix = 0, whatever the seeds and the p_mix of a table."""
+BASE_SEED = 0
+"""The folder `seed0` is the only one that the base has."""
+
 Record = TypeVar("Record")
 
 

@@ -19,19 +19,19 @@ from mixgrpo.report.document import (
     marks,
     with_error,
 )
+from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.overhead import Overhead
 from mixgrpo.report.published import Published
+from mixgrpo.report.remarks import facts, missing, training_legend
 from mixgrpo.report.scores import per_image
 from mixgrpo.report.statistics import Summary, summarise
 from mixgrpo.report.table_spec import (
-    BASE_CELL,
     NFE_ROLES,
     TIMED_ROLES,
     ColumnSpec,
     RowSpec,
     TableSpec,
 )
-from mixgrpo.report.words import facts, missing, training_legend
 
 Summaries = Mapping[tuple[str, str], Summary]
 """(cell, reward) -> its score; a key that is not there has no score."""

@@ -18,8 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from mixgrpo.errors import UserError
-from mixgrpo.report.inputs import LENIENT, parse_json, read_json, read_text
-from mixgrpo.report.table_spec import BASE_CELL, BASE_SEED
+from mixgrpo.report.inputs import BASE_CELL, BASE_SEED, LENIENT, parse_json, read_json, read_text
 
 TIDY = ["cell", "seed", "reward", "prompt_id", "noise_seed", "score"]
 FILE_COLUMNS = ["prompt_id", "seed", "score"]

@@ -1,7 +1,10 @@
 """How every figure looks: one font, one colour a method, nothing that is not data."""
 
-from collections.abc import Sequence
+import contextlib
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,9 +14,14 @@ from matplotlib.figure import Figure
 from mixgrpo.files import write_with
 
 INK = "#222222"
+MUTED = "#555555"
 PALE = "#8a8a8a"
 RULE = "#d9d9d9"
 DPI = 200
+MARGIN = 0.18
+"""Inches left and right of everything."""
+CAPTION_CHARACTER = 0.053
+"""Width of an average character of a caption, inches."""
 
 COLOURS = {
     "base": "#7f7f7f",
@@ -28,7 +36,7 @@ COLOURS = {
 OTHER_COLOURS = ("#332288", "#882255", "#44aa99", "#999933", "#aa4499", "#117733", "#661100")
 """For further cells, in order of appearance (Tol's muted colours)."""
 
-RC = {
+RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "text.color": INK,
@@ -72,16 +80,20 @@ def colours(cells: Sequence[str]) -> dict[str, str]:
     return {cell: COLOURS.get(cell) or further[cell] for cell in cells}
 
 
+@contextlib.contextmanager
+def house_style() -> Iterator[None]:
+    """The style over matplotlib's own defaults, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that no global state knows. Draw on it inside `rc()`."""
+    """An empty figure, in inches, that no global state knows."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
-
-
-def rc() -> mpl.RcParams:
-    """The house style over matplotlib's own defaults, whatever the user's matplotlibrc says."""
-    return mpl.RcParams({**mpl.rcParamsDefault, **RC})
 
 
 def inches_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -90,10 +102,25 @@ def inches_axes(figure: Figure, left: float, top: float, width: float, height: f
     return figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
 
-def inches_text(figure: Figure, left: float, top: float, text: str, **style: object) -> None:
+def inches_text(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
     """Text placed in inches from the figure's upper left corner."""
     w, h = figure.get_size_inches()
     figure.text(left / w, 1 - top / h, text, **style)
+
+
+def title(figure: Figure, text: str, caption: str) -> None:
+    """At the top, the caption beneath in at most two lines."""
+    inches_text(figure, MARGIN, 0.2, text, size=10, weight="bold", va="center")
+    characters = int((figure.get_size_inches()[0] - 2 * MARGIN) / CAPTION_CHARACTER)
+    lines = textwrap.wrap(caption, characters, max_lines=2, placeholder=" ...")
+    for i, line in enumerate(lines):
+        inches_text(figure, MARGIN, 0.42 + 0.14 * i, line, size=7, color=MUTED)
+
+
+def footer(figure: Figure, text: str) -> None:
+    """At the bottom: where the figure comes from."""
+    height = figure.get_size_inches()[1]
+    inches_text(figure, MARGIN, height - 0.1, text, size=5.5, color=PALE)
 
 
 def save(figure: Figure, path: Path) -> None:

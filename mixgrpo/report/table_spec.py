@@ -20,10 +20,6 @@ from typing import Literal
 
 from mixgrpo.report.inputs import STRICT, read_json
 
-BASE_CELL = "base"
-"""The untrained model: one set of images, at p_mix = 0, whatever the seeds and the p_mix of a table."""
-BASE_SEED = 0
-"""The folder `seed0` is the only one that the base has."""
 NFE_ROLES = ("rollout_nfe", "update_nfe")
 TIMED_ROLES = ("iteration_seconds", "image_seconds")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mixgrpo import report
 from mixgrpo.errors import UserError
 from mixgrpo.report.figure_spec import read_figure_spec
-from mixgrpo.report.style import drawn, save
+from mixgrpo.report.style import house_style, save
 
 KINDS = (".png", ".pdf")
 
@@ -23,7 +23,8 @@ def run(*, name: str, spec: Path, outputs: Sequence[Path]) -> None:
         if output.suffix not in KINDS:
             raise UserError(f"{output}: wanted a file ending in {' or '.join(KINDS)}.")
     module = importlib.import_module(f"mixgrpo.report.{name}")
-    with drawn(module.draw, read_figure_spec(spec)) as figure:
+    with house_style():
+        figure = module.draw(read_figure_spec(spec))
         for output in outputs:
             save(figure, output)
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mixgrpo.algorithm.dpm import FIRST_DIFFERENCE, DPMSolver, log_snr
+from mixgrpo.algorithm.dpm import DPMSolver, log_snr
 from mixgrpo.algorithm.schedule import flash_sigmas, shifted_sigmas
 from mixgrpo.algorithm.transition import (
     flow_grpo_noise,
@@ -155,11 +155,8 @@ def test_a_difference_that_reaches_back_to_pure_noise_is_zero(order):
     torch.testing.assert_close(step, euler.step(x, predictions[1], 0.8, 0.6))
     if order == 3:
         second.record(predictions[1], 0.8)
-        h = log_snr(0.3) - log_snr(0.6)
-        expected = second.step(x, predictions[2], 0.6, 0.3)  # B = D2 = 0 and D1 = A
-        result = full.step(x, predictions[2], 0.6, 0.3)
-        assert h > 0
-        torch.testing.assert_close(result, expected)
+        expected = second.step(x, predictions[2], 0.6, 0.3)  # B = D2 = 0, so D1 = A
+        torch.testing.assert_close(full.step(x, predictions[2], 0.6, 0.3), expected)
 
 
 def test_early_steps_use_the_order_that_the_history_allows():
@@ -172,7 +169,11 @@ def test_early_steps_use_the_order_that_the_history_allows():
             for prediction, pair in zip(predictions, pairwise(grid), strict=True)
         ]
 
-    first, second, third = steps(DPMSolver(1)), steps(DPMSolver(2, "heun")), steps(DPMSolver(3, "heun"))
+    first, second, third = (
+        steps(DPMSolver(1)),
+        steps(DPMSolver(2, "heun")),
+        steps(DPMSolver(3, "heun")),
+    )
     assert torch.equal(third[0], first[0])
     assert torch.equal(third[1], second[1])
     assert not torch.equal(second[1], first[1])
@@ -202,7 +203,10 @@ def final_error(order, solver_type, num_steps):
     first, last = log_snr(0.9), log_snr(0.1)
     h = (last - first) / num_steps
     grid = lambdas_to_sigmas([first + h * k for k in range(-2, num_steps + 1)])
-    z, solver = torch.tensor([[0.3], [-1.2], [2.0]], dtype=torch.float64), DPMSolver(order, solver_type)
+    z, solver = (
+        torch.tensor([[0.3], [-1.2], [2.0]], dtype=torch.float64),
+        DPMSolver(order, solver_type),
+    )
     for sigma in grid[:2]:
         solver.record(GAUSSIAN.denoised(gaussian_path(z, sigma), sigma), sigma)
     x = solve(GAUSSIAN, gaussian_path(z, grid[2]), grid[2:], solver)
@@ -230,7 +234,7 @@ def test_whole_trajectories_reach_the_exact_images(order, solver_type):
     sigmas = shifted_sigmas(400, 3.0).tolist()
     x = solve(GAUSSIAN, z, sigmas, DPMSolver(order, solver_type))
     error = (x - gaussian_path(z, 0.0)).abs().max()
-    assert error < {1: 1e-2, 2: 2e-3, 3: 2e-3}[order]
+    assert error < {1: 2e-2, 2: 2e-3, 3: 2e-3}[order]
 
 
 @pytest.mark.parametrize(("order", "solver_type"), SOLVERS)
@@ -258,20 +262,70 @@ def test_a_sigma_may_be_a_tensor_of_the_schedule():
 
 
 def tail_error(mixture, window, tail_ratio, *, carry):
-    """RMS distance of a Flash rollout's images from the fine ODE solution of its tail."""
+    """RMS distance of a Flash rollout's images from the fine solution of its ODE after the window."""
     sigmas = flash_sigmas(25, 3.0, window, tail_ratio).tolist()
-    solver, x, generator = DPMSolver(order=2), noise(64, 32, seed=5), torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(7)
+    x, solver = noise(64, 32, seed=5), DPMSolver(order=2)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas[: window.stop + 1])):
-        denoised, v = mixture.denoised(x, sigma), mixture.velocity(x, sigma)
+        v = mixture.velocity(x, sigma)
         if carry:
-            solver.record(denoised, sigma)
+            solver.record(mixture.denoised(x, sigma), sigma)
         if i in window:
             mean, std = sde_transition(x, v, sigma, sigma_next, flow_grpo_noise(sigma, sigmas, 0.7))
             x = mean + std * torch.randn(x.shape, generator=generator, dtype=x.dtype)
         else:
             x = ode_step(x, v, sigma, sigma_next)
-    fine = solve(mixture, x, flash_sigmas(25, 3.0, range(window.stop), 1.0).tolist()[window.stop :], DPMSolver(1))
-    u = (1 - window.stop / 25) * (1 - torch.arange(301, dtype=torch.float64) / 300)
+    u = (1 - window.stop / 25) * torch.linspace(1, 0, 201, dtype=torch.float64)
     fine = solve(mixture, x, (3 * u / (1 + 2 * u)).tolist(), DPMSolver(order=2))
     images = solve(mixture, x, sigmas[window.stop :], solver)
     return (images - fine).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("tail_ratio", [0.2, 0.4])
+def test_a_fresh_solver_after_the_window_beats_one_with_the_windows_history(tail_ratio):
+    """Why a rollout makes a new solver for its tail: the window's noise is in the differences.
+
+    It never loses much, and where the noise matters it wins by far.
+    """
+    mixture = Mixture(noise(8, 32), std=0.8)
+    windows = [range(start, start + 4) for start in (2, 6, 10)]
+    fresh = [tail_error(mixture, window, tail_ratio, carry=False) for window in windows]
+    carried = [tail_error(mixture, window, tail_ratio, carry=True) for window in windows]
+    assert all(left < 1.05 * right for left, right in zip(fresh, carried, strict=True))
+    assert sum(fresh) < 0.9 * sum(carried)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "order=0 must be 1, 2 or 3"),
+        ((4,), "order=4"),
+        ((2, "euler"), r"solver_type='euler' must be one of \['midpoint', 'heun'\]"),
+    ],
+)
+def test_an_unknown_solver_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DPMSolver(*arguments)
+
+
+@pytest.mark.parametrize(("sigma", "sigma_next"), [(0.5, 0.5), (0.5, 0.6), (1.1, 0.5), (0.5, -0.1)])
+def test_a_step_that_does_not_denoise_is_refused(sigma, sigma_next):
+    with pytest.raises(ValueError, match="does not denoise"):
+        DPMSolver(2).step(noise(1, 1), noise(1, 1), sigma, sigma_next)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.6, 0.5])
+def test_a_solver_is_not_used_for_a_second_trajectory(sigma):
+    solver = DPMSolver(2)
+    solver.step(noise(1, 1), noise(1, 1), 0.5, 0.3)
+    with pytest.raises(ValueError, match="Make a new DPMSolver for each trajectory"):
+        solver.step(noise(1, 1), noise(1, 1), sigma, 0.2)
+
+
+def test_a_sigma_for_each_image_is_refused():
+    sigma = torch.tensor([0.5, 0.6])[:, None]
+    with pytest.raises(ValueError, match=r"shape \(2, 1\).* a batch at one sigma"):
+        DPMSolver(2).step(noise(2, 1), noise(2, 1), sigma, 0.1)

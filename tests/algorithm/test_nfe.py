@@ -99,7 +99,9 @@ def test_update_evaluations_are_the_distinct_points_of_each_update(choice, num_u
     points = visited_points(25, sde_steps, 12)
     size = 12 // num_updates
     distinct = sum(
-        len({(step, points[step][image]) for image in range(i, i + size) for step in trained[image]})
+        len(
+            {(step, points[step][image]) for image in range(i, i + size) for step in trained[image]}
+        )
         for i in range(0, 12, size)
     )
     first = sde_steps.start

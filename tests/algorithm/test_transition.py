@@ -99,7 +99,8 @@ def test_flow_grpo_noise_by_hand():
 
 def test_dance_grpo_noise_is_eta():
     assert dance_grpo_noise(0.5, SIGMAS, 0.3) == 0.3
-    assert torch.equal(dance_grpo_noise(SIGMAS, SIGMAS, 0.3), torch.full((26,), 0.3).double() * 0 + 0.3)
+    expected = torch.full((26,), 0.3, dtype=torch.float64)
+    assert torch.equal(dance_grpo_noise(SIGMAS, SIGMAS, 0.3), expected)
 
 
 def test_every_noise_of_the_config_is_a_function_here():

@@ -51,7 +51,9 @@ def undisturbed(world, tmp_path_factory) -> Path:
 
 
 def test_a_run_leaves_weights_metrics_and_no_checkpoint(world, undisturbed):
-    assert [row["iteration"] for row in without_seconds(undisturbed / "metrics.jsonl")] == list(range(6))
+    assert [row["iteration"] for row in without_seconds(undisturbed / "metrics.jsonl")] == list(
+        range(6)
+    )
     assert not list((undisturbed / "checkpoints").glob("*/"))
     base = load_file(world.root / "models/flux/transformer/diffusion_pytorch_model.safetensors")
     tuned = load_file(undisturbed / "model.safetensors")
@@ -78,14 +80,18 @@ def test_killed_at_random_points_it_ends_bit_identical(world, undisturbed, tmp_p
     assert kills >= 3
     assert process.returncode == 0
     assert_same_weights(tmp_path / "model.safetensors", undisturbed / "model.safetensors")
-    assert without_seconds(tmp_path / "metrics.jsonl") == without_seconds(undisturbed / "metrics.jsonl")
+    assert without_seconds(tmp_path / "metrics.jsonl") == without_seconds(
+        undisturbed / "metrics.jsonl"
+    )
 
 
 def wait_for_progress(process: subprocess.Popen, checkpoints: Path, seen: set[str]) -> bool:
     """Until the run has written a metrics row that no run before had (then False), or ended (True)."""
     while process.poll() is None:
         text = "".join(path.read_text() for path in checkpoints.glob("*/metrics.jsonl"))
-        rows = {str(json.loads(line)["iteration"]) for line in text.splitlines() if line.endswith("}")}
+        rows = {
+            str(json.loads(line)["iteration"]) for line in text.splitlines() if line.endswith("}")
+        }
         if rows - seen and len(seen) < 5:
             seen.update(rows)
             return False
@@ -150,7 +156,9 @@ def test_other_settings_never_resume_this_progress(world, undisturbed, tmp_path,
 def test_ratio_is_exactly_one_before_the_first_update_on_a_flux(world, method, overrides):
     """One update per iteration, so every ratio is taken before the weights move."""
     settings = world.settings(**overrides, training={"num_updates": 1, "window_clock": 90})
-    trainer = load_trainer(settings, Distributed(), prompts=world.prompts, embeddings=world.embeddings)
+    trainer = load_trainer(
+        settings, Distributed(), prompts=world.prompts, embeddings=world.embeddings
+    )
     for iteration in range(2):
         row = iterate(trainer, iteration)
         assert row["ratio_deviation"] == 0, method

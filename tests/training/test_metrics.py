@@ -13,7 +13,9 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 def test_docs_define_every_metric_in_the_code_s_words():
     rows = dict(
-        line.strip("| ").split(" | ") for line in DOCS.read_text().splitlines() if line.startswith("| `")
+        line.strip("| ").split(" | ")
+        for line in DOCS.read_text().splitlines()
+        if line.startswith("| `")
     )
     documented = {key.strip("`"): text.replace("&#124;", "|") for key, text in rows.items()}
     assert documented == METRICS

@@ -1,0 +1,81 @@
+# The preset's own world: a base model and its reward models, trained from scratch.
+
+
+rule pretrain_settings:
+    output:
+        "<results>/models/pretrain.json",
+    log:
+        "<logs>/pretrain/settings.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        settings=plan.pretrain_json(EXPERIMENT),
+    message:
+        "Settings of the base world"
+    shell:
+        "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
+
+
+def pretrain_code(wildcards):
+    return code("pretrain", component=wildcards.component)
+
+
+rule pretrain_model:
+    input:
+        settings=rules.pretrain_settings.output,
+    output:
+        index="<results>/models/{component}/model_index.json",
+        transformer="<results>/models/{component}/transformer/diffusion_pytorch_model.safetensors",
+        vae="<results>/models/{component}/vae/diffusion_pytorch_model.safetensors",
+        clip="<results>/models/{component}/text_encoder/model.safetensors",
+        t5="<results>/models/{component}/text_encoder_2/model.safetensors",
+        samples=report(
+            "<results>/models/{component}/samples.png",
+            category="Base world",
+            caption="../report/samples.rst",
+            labels={"model": "{component}"},
+        ),
+    log:
+        "<logs>/pretrain/{component}.log",
+    benchmark:
+        "<benchmarks>/pretrain/{component}.tsv"
+    wildcard_constraints:
+        component="|".join(MODELS),
+    priority: 10
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        directory=subpath(output.index, parent=True),
+        code=pretrain_code,
+    message:
+        "Pretraining the base model {wildcards.component}"
+    shell:
+        "python -m mixgrpo pretrain --settings {input.settings} --component {wildcards.component}"
+        " --output {params.directory} --code {params.code} > {log} 2>&1"
+
+
+rule pretrain_reward:
+    input:
+        settings=rules.pretrain_settings.output,
+    output:
+        config="<results>/models/{component}/config.json",
+        weights="<results>/models/{component}/model.safetensors",
+    log:
+        "<logs>/pretrain/{component}.log",
+    benchmark:
+        "<benchmarks>/pretrain/{component}.tsv"
+    wildcard_constraints:
+        component="|".join(REWARDS),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        directory=subpath(output.config, parent=True),
+        code=pretrain_code,
+    message:
+        "Pretraining the reward model {wildcards.component}"
+    shell:
+        "python -m mixgrpo pretrain --settings {input.settings} --component {wildcards.component}"
+        " --output {params.directory} --code {params.code} > {log} 2>&1"

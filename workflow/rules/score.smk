@@ -1,0 +1,38 @@
+# Every picture by every reward of the preset; scores that are current are kept.
+
+
+rule rewards:
+    output:
+        "<results>/scores/rewards.json",
+    log:
+        "<logs>/score/rewards.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        rewards=plan.rewards_json(EXPERIMENT),
+    message:
+        "Rewards to score by"
+    shell:
+        "printf '%s\\n' {params.rewards:q} > {output} 2> {log}"
+
+
+rule score:
+    input:
+        images=rules.generate.output,
+        rewards=rules.rewards.output,
+        weights=reward_files(REWARDS),
+    output:
+        "<results>/scores/{cell}/seed{seed}/index.json",
+    log:
+        "<logs>/score/{cell}/seed{seed}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code("score", rewards=REWARDS),
+    message:
+        "Scoring {wildcards.cell}, seed {wildcards.seed}"
+    shell:
+        "python -m mixgrpo score --images {input.images} --rewards {input.rewards}"
+        " --index {output} --code {params.code} > {log} 2>&1"

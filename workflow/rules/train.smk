@@ -1,0 +1,69 @@
+# One training run for each cell and seed.
+
+
+def settings(wildcards):
+    return plan.settings_json(EXPERIMENT, wildcards.cell, int(wildcards.seed))
+
+
+def training_prompts(wildcards):
+    return f"{EXPERIMENT.results}/prompts/{settings_of(wildcards.cell).dataset}_train.tsv"
+
+
+def training_embeddings(wildcards):
+    found = settings_of(wildcards.cell)
+    return f"{EXPERIMENT.results}/embeddings/{found.model.name}/{found.dataset}_train.safetensors"
+
+
+def base_of_cell(wildcards):
+    return model_files(settings_of(wildcards.cell).model.name)
+
+
+def trained_rewards(wildcards):
+    return reward_files(settings_of(wildcards.cell).rewards)
+
+
+# The run fully resolved, with the digest of the code it is planned with: the job reads this file and
+# not config/, which may have changed by the time it starts, and refuses other code.
+rule settings:
+    output:
+        "<results>/runs/{cell}/seed{seed}/settings.json",
+    log:
+        "<logs>/settings/{cell}/seed{seed}.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        settings=settings,
+    message:
+        "Settings of {wildcards.cell}, seed {wildcards.seed}"
+    shell:
+        "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
+
+
+rule train:
+    input:
+        settings=rules.settings.output,
+        prompts=training_prompts,
+        embeddings=training_embeddings,
+        base=base_of_cell,
+        rewards=trained_rewards,
+    output:
+        model="<results>/runs/{cell}/seed{seed}/model.safetensors",
+        metrics="<results>/runs/{cell}/seed{seed}/metrics.jsonl",
+    log:
+        "<logs>/train/{cell}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/train/{cell}/seed{seed}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        launch="python",
+    params:
+        checkpoints=f"{EXPERIMENT.results}/checkpoints",
+    message:
+        "Training {wildcards.cell}, seed {wildcards.seed}"
+    shell:
+        "exec {resources.launch} -m mixgrpo train --settings {input.settings} --prompts {input.prompts}"
+        " --embeddings {input.embeddings} --checkpoints {params.checkpoints}"
+        " --model {output.model} --metrics {output.metrics} > {log} 2>&1"
