@@ -25,7 +25,13 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
-    announce()
+    print(
+        forecast(
+            EXPERIMENT, workflow.dag.needrun_jobs(), cores=workflow.cores or 1
+        ),
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 rule all:

@@ -7,13 +7,9 @@ reward) is invisible to it, so `stage_modules` adds those. Comments, docstrings 
 
 import ast
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from mixgrpo.errors import UserError
 
 PACKAGE = "mixgrpo"
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,41 +44,7 @@ def stage_modules(
     )
 
 
-def stage_digest(verb: str, arguments: Mapping[str, Any]) -> str:
-    """Digest of the code that `python -m mixgrpo {verb}` runs with these arguments, as planned for it."""
-    models: list[str] = []
-    rewards: list[str] = []
-    if verb == "embed":
-        models = [arguments["model"]]
-    elif verb == "score":
-        rewards = list(read_json(arguments["rewards"]))
-    elif verb in ("train", "generate", "overhead"):
-        paths = arguments["settings"]
-        settings = [read_json(path) for path in (paths if verb == "overhead" else [paths])]
-        models = [each["model"]["name"] for each in settings]
-        rewards = (
-            [] if verb == "generate" else [name for each in settings for name in each["rewards"]]
-        )
-    modules = stage_modules(
-        verb,
-        models=models,
-        rewards=rewards,
-        component=arguments["component"] if verb == "pretrain" else None,
-        figure=arguments["name"] if verb == "figure" else None,
-    )
-    return digest(*modules)
-
-
-def read_json(path: Path) -> Any:
-    """A file that the workflow wrote."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}). `snakemake {path}` writes it again."
-        ) from None
-
-
+@cache
 def digest(*modules: str, root: Path = ROOT) -> str:
     """12 hex digits that change when the code of `modules`, or of what they import below `root`, does."""
     names = sorted(set().union(*(closure(module, root) for module in modules)))

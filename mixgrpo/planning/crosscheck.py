@@ -8,7 +8,7 @@ from typing import Any
 
 from mixgrpo.config import canonical
 from mixgrpo.planning.checking import Findings, unknown
-from mixgrpo.planning.plan import BASE, Cell
+from mixgrpo.planning.experiment import BASE, Cell
 from mixgrpo.planning.sheets import OVERHEAD_ROLES, Column, Figure, PresetSheet, Table
 from mixgrpo.provenance import keys_of, modules_in
 

@@ -1,11 +1,12 @@
 """What a run of the workflow is about to do, and how long it may take, for the person who started it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from mixgrpo.planning.plan import Experiment
+from mixgrpo.planning.experiment import Experiment
 
 Jobs = Sequence[tuple[str, Mapping[str, str]]]
-"""(rule, wildcards) of every job to run."""
+"""(rule, wildcards) of jobs."""
 
 PHASES: dict[str, tuple[str, ...]] = {
     "make the base world": ("pretrain_model", "pretrain_reward"),
@@ -19,8 +20,12 @@ PHASES: dict[str, tuple[str, ...]] = {
 """What people call the work of which rules, in the order in which it happens."""
 
 
-def forecast(experiment: Experiment, jobs: Jobs, *, cores: int) -> str:
-    """A few lines: what will be done, roughly how long it takes, where it goes."""
+def forecast(experiment: Experiment, planned: Iterable[Any], *, cores: int) -> str:
+    """A few lines: what will be done, roughly how long it takes, where it goes.
+
+    planned: Snakemake's jobs.
+    """
+    jobs = [(job.rule.name, dict(job.wildcards)) for job in planned]
     seeds = ", ".join(map(str, experiment.seeds))
     lines = [
         f"Preset {experiment.preset} ({experiment.sheet.scale}), training seeds {seeds}. To do:"

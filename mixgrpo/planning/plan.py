@@ -1,217 +1,226 @@
-"""The resolved experiment, and the JSON that the workflow hands to each stage.
+"""What the rules of the workflow ask the experiment: files, options and digests, as functions of wildcards.
 
-`mixgrpo.planning.experiment.load` builds it from config/. Torch-free and without side effects.
+Here are the names of everything below results/ that one rule reads and another writes.
 """
 
 import json
+import os
+import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from mixgrpo.config import Settings, canonical
-from mixgrpo.planning.sheets import Column, EvaluationSheet, Figure, PresetSheet, Row, Table
-from mixgrpo.provenance import digest, stage_modules
+from mixgrpo.config import Settings
+from mixgrpo.planning import specs
+from mixgrpo.planning.experiment import Experiment
+from mixgrpo.planning.sheets import Table
+from mixgrpo.provenance import planned_code, stage_modules
 
-BASE = "base"
-"""The untrained cell, which gains are measured against."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One model that tables and figures show."""
-
-    settings: Settings
-    """With seed 0 and no code; `Experiment.settings` has those of one run."""
-    trained: bool
-    seeds: tuple[int, ...]
-    group: str | None = None
-    """In a sweep: the cell that a value was tried in."""
-    value: float | None = None
-    """In a sweep: that value."""
+Wildcards = Any
+"""Snakemake's object: an attribute for each wildcard of the rule."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """Everything the workflow plans by."""
+def code(verb: str, **names: Any) -> str:
+    """The code that a job of `verb` is planned with; the job refuses any other."""
+    return planned_code(*stage_modules(verb, **names))
 
-    preset: str
-    seeds: tuple[int, ...]
-    cells: dict[str, Cell]
-    tables: dict[str, Table]
-    """Those of tables.yaml, and `sweep`."""
-    figures: dict[str, Figure]
-    columns: dict[str, Column]
-    sheet: PresetSheet
-    evaluation: EvaluationSheet
-    config: str
-    """Folder of the configuration."""
 
-    @property
-    def results(self) -> str:
-        """Folder of everything this preset makes."""
-        return f"results/{self.preset}"
+def use_own_python() -> None:
+    """Jobs say `python`: let it be the one that plans them, whether or not its environment is activated."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-    def prompts(self, role: str | None, split: str | None) -> str | None:
-        """Prompts file of the dataset that plays `role`."""
-        if role is None:
-            return None
-        return f"{self.results}/prompts/{self.sheet.datasets[role].name}_{split}.tsv"
 
-    def settings(self, cell: str, seed: int) -> Settings:
-        """Of one run, with the digest of the code that it is planned with; the base runs no training code."""
-        entry = self.cells[cell]
-        modules = stage_modules(
-            "train", models=[entry.settings.model.name], rewards=entry.settings.rewards
-        )
-        return replace(entry.settings, seed=seed, code=digest(*modules) if entry.trained else "")
+class Plan:
+    """Each method answers one question of one rule."""
 
-    def cells_of_table(self, table: str) -> list[str]:
-        """Cells whose scores a table needs, the base among them where gains are measured against it."""
-        sheet = self.tables[table]
-        names = [row.cell for row in sheet.rows]
-        return list(dict.fromkeys([BASE, *names] if sheet.kind == "gains" else names))
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.results = experiment.results
+        sheet = experiment.sheet
+        self.models = {model.name: model.path for model in sheet.models.values()}
+        self.rewards = {reward.name: reward.path for reward in sheet.reward_models.values()}
+        self.splits = {dataset.name: dataset.splits for dataset in sheet.datasets.values()}
 
-    def runs(self, cells: Iterable[str]) -> list[tuple[str, int]]:
-        """(cell, seed) of every run of `cells`."""
-        return [(cell, seed) for cell in cells for seed in self.cells[cell].seeds]
+    # base.smk, prompts.smk
 
-    def image_sets(self, cell: str) -> list[tuple[str, str, float]]:
-        """(dataset, split, p_mix) that the tables and figures with this cell ask for; the base's p_mix is 0."""
-        sheets: list[Table | Figure] = [
-            sheet for name, sheet in self.tables.items() if cell in self.cells_of_table(name)
+    def pretrain_code(self, wildcards: Wildcards) -> str:
+        """Digest of what trains this component."""
+        return code("pretrain", component=wildcards.component)
+
+    def num_prompts(self, wildcards: Wildcards) -> int:
+        """How many prompts of this split."""
+        return self.splits[wildcards.dataset][wildcards.split]
+
+    def base_directory(self, wildcards: Wildcards) -> str:
+        """Folder of the base model."""
+        return self.models[wildcards.model]
+
+    def text_encoders(self, wildcards: Wildcards) -> list[str]:
+        """Weights that embed prompts."""
+        path = self.models[wildcards.model]
+        return [f"{path}/{part}/model.safetensors" for part in ("text_encoder", "text_encoder_2")]
+
+    def embed_code(self, wildcards: Wildcards) -> str:
+        """Digest of what embeds them."""
+        return code("embed", models=[wildcards.model])
+
+    # train.smk
+
+    def settings(self, wildcards: Wildcards) -> str:
+        """settings.json of one run."""
+        return specs.settings_json(self.experiment, wildcards.cell, int(wildcards.seed))
+
+    def training_prompts(self, wildcards: Wildcards) -> str:
+        """Prompts that the cell trains on."""
+        return f"{self.results}/prompts/{self._settings(wildcards).dataset}_train.tsv"
+
+    def training_embeddings(self, wildcards: Wildcards) -> str:
+        """Their embeddings."""
+        return f"{self.embeddings(wildcards)}/{self._settings(wildcards).dataset}_train.safetensors"
+
+    def base(self, wildcards: Wildcards) -> list[str]:
+        """Weights of the cell's base model, so that a changed model is seen."""
+        return self._base_files([self._settings(wildcards).model.name])
+
+    def trained_rewards(self, wildcards: Wildcards) -> list[str]:
+        """Weights of the rewards that the cell trains on."""
+        return self._reward_files(self._settings(wildcards).rewards)
+
+    # generate.smk, score.smk
+
+    def evaluation(self, wildcards: Wildcards) -> str:
+        """evaluation.json of one run."""
+        return specs.evaluation_json(self.experiment, wildcards.cell)
+
+    def tuned_model(self, wildcards: Wildcards) -> list[str]:
+        """What training wrote; nothing for the untrained cell."""
+        run = f"{self.results}/runs/{wildcards.cell}/seed{wildcards.seed}"
+        return [f"{run}/model.safetensors"] if self.experiment.cells[wildcards.cell].trained else []
+
+    def tuned_option(self, wildcards: Wildcards) -> str:
+        """The option that names it."""
+        return "".join(f"--model {path}" for path in self.tuned_model(wildcards))
+
+    def evaluation_prompts(self, wildcards: Wildcards) -> list[str]:
+        """Prompts of every set that the cell is evaluated on."""
+        return [f"{self.results}/prompts/{stem}.tsv" for stem in self._stems(wildcards)]
+
+    def evaluation_embeddings(self, wildcards: Wildcards) -> list[str]:
+        """Their embeddings."""
+        folder = self.embeddings(wildcards)
+        return [f"{folder}/{stem}.safetensors" for stem in self._stems(wildcards)]
+
+    def embeddings(self, wildcards: Wildcards) -> str:
+        """Folder of the embeddings by the cell's base model."""
+        return f"{self.results}/embeddings/{self._settings(wildcards).model.name}"
+
+    def generate_code(self, wildcards: Wildcards) -> str:
+        """Digest of what generates."""
+        return code("generate", models=[self._settings(wildcards).model.name])
+
+    def scored_rewards(self, wildcards: Wildcards) -> list[str]:
+        """Weights of every reward of the preset."""
+        return self._reward_files(self.rewards)
+
+    def score_code(self, wildcards: Wildcards) -> str:
+        """Digest of the scorer and of every reward."""
+        return code("score", rewards=self.rewards)
+
+    # overhead.smk: all rows of a table train on the first one's prompts
+
+    def overhead_settings(self, wildcards: Wildcards) -> list[str]:
+        """Settings of each trained row, at its first seed."""
+        cells = self._trained_rows(wildcards)
+        seeds = [self.experiment.cells[cell].seeds[0] for cell in cells]
+        return [
+            f"{self.results}/runs/{cell}/seed{seed}/settings.json"
+            for cell, seed in zip(cells, seeds, strict=True)
         ]
-        sheets += [
-            figure
-            for figure in self.figures.values()
-            if figure.draws == "images" and cell in [row.cell for row in figure.rows]
+
+    def overhead_prompts(self, wildcards: Wildcards) -> str:
+        """Prompts that the rows train on."""
+        return f"{self.results}/prompts/{self._row_settings(wildcards)[0].dataset}_train.tsv"
+
+    def overhead_embeddings(self, wildcards: Wildcards) -> str:
+        """Their embeddings."""
+        first = self._row_settings(wildcards)[0]
+        return f"{self.results}/embeddings/{first.model.name}/{first.dataset}_train.safetensors"
+
+    def overhead_weights(self, wildcards: Wildcards) -> list[str]:
+        """Weights of all models and rewards in the rows."""
+        rows = self._row_settings(wildcards)
+        rewards = [name for row in rows for name in row.rewards]
+        return self._base_files(row.model.name for row in rows) + self._reward_files(rewards)
+
+    def overhead_code(self, wildcards: Wildcards) -> str:
+        """Digest of what measures."""
+        rows = self._row_settings(wildcards)
+        rewards = [name for row in rows for name in row.rewards]
+        return code("overhead", models=[row.model.name for row in rows], rewards=rewards)
+
+    # report.smk
+
+    def table_spec(self, wildcards: Wildcards) -> str:
+        """The JSON that says what a table shows."""
+        return specs.table_json(self.experiment, wildcards.table)
+
+    def table_scores(self, wildcards: Wildcards) -> list[str]:
+        """Scores of every run in it, and of the base where gains are over it."""
+        runs = self.experiment.runs(self.experiment.cells_of_table(wildcards.table))
+        return [f"{self.results}/scores/{cell}/seed{seed}/index.json" for cell, seed in runs]
+
+    def table_overhead(self, wildcards: Wildcards) -> list[str]:
+        """The measurements that it shows, if it does."""
+        path = f"{self.results}/overhead/{wildcards.table}.json"
+        return [path] if self._table(wildcards).needs_overhead else []
+
+    def overhead_option(self, wildcards: Wildcards) -> str:
+        """The option that names them."""
+        return "".join(f"--overhead {path}" for path in self.table_overhead(wildcards))
+
+    def table_published(self, wildcards: Wildcards) -> list[str]:
+        """The published values that stand beside ours."""
+        name = self._table(wildcards).published
+        return [f"{self.experiment.config}/published/{name}"] if name else []
+
+    def figure_spec(self, wildcards: Wildcards) -> str:
+        """The JSON that says what a figure shows."""
+        return specs.figure_json(self.experiment, wildcards.figure)
+
+    def figure_files(self, wildcards: Wildcards) -> list[str]:
+        """What the figure is drawn from, as its spec names it."""
+        spec = json.loads(self.figure_spec(wildcards))
+        files = [file for cell in spec["cells"] for file in cell.get("metrics", [])]
+        files += [cell["images"] for cell in spec["cells"] if "images" in cell]
+        return files + [spec["prompts"]] * (spec["prompts"] is not None)
+
+    def figure_code(self, wildcards: Wildcards) -> str:
+        """Digest of what draws it."""
+        return code("figure", figure=wildcards.figure)
+
+    def _settings(self, wildcards: Wildcards) -> Settings:
+        return self.experiment.cells[wildcards.cell].settings
+
+    def _table(self, wildcards: Wildcards) -> Table:
+        return self.experiment.tables[wildcards.table]
+
+    def _stems(self, wildcards: Wildcards) -> list[str]:
+        sets = self.experiment.image_sets(wildcards.cell)
+        return sorted({f"{dataset}_{split}" for dataset, split, _ in sets})
+
+    def _trained_rows(self, wildcards: Wildcards) -> list[str]:
+        cells = [row.cell for row in self._table(wildcards).rows]
+        return [cell for cell in cells if self.experiment.cells[cell].trained]
+
+    def _row_settings(self, wildcards: Wildcards) -> list[Settings]:
+        return [self.experiment.cells[cell].settings for cell in self._trained_rows(wildcards)]
+
+    def _base_files(self, names: Iterable[str]) -> list[str]:
+        parts = ("transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model")
+        return [
+            f"{self.models[n]}/{part}.safetensors" for n in sorted(set(names)) for part in parts
         ]
-        sets = set()
-        for sheet in sheets:
-            assert sheet.dataset is not None
-            assert sheet.p_mix is not None
-            dataset = self.sheet.datasets[sheet.dataset].name
-            sets.add((dataset, str(sheet.split), sheet.p_mix if self.cells[cell].trained else 0.0))
-        return sorted(sets)
 
-
-def settings_json(experiment: Experiment, cell: str, seed: int) -> str:
-    """runs/{cell}/seed{seed}/settings.json."""
-    return canonical(experiment.settings(cell, seed))
-
-
-def evaluation_json(experiment: Experiment, cell: str) -> str:
-    """images/{cell}/seed{seed}/evaluation.json."""
-    sets = [
-        {"dataset": dataset, "split": split, "p_mix": p_mix}
-        for dataset, split, p_mix in experiment.image_sets(cell)
-    ]
-    return dump({**asdict(experiment.evaluation), "sets": sets})
-
-
-def rewards_json(experiment: Experiment) -> str:
-    """scores/rewards.json: every reward of the preset by name."""
-    return dump(
-        {sheet.name: {"path": sheet.path} for sheet in experiment.sheet.reward_models.values()}
-    )
-
-
-def pretrain_json(experiment: Experiment) -> str:
-    """models/pretrain.json."""
-    return dump(experiment.sheet.pretrain or {})
-
-
-def table_json(experiment: Experiment, name: str) -> str:
-    """tables/{table}.json: mixgrpo/report/table_spec.py says what its keys mean."""
-    table = experiment.tables[name]
-    published = f"{experiment.config}/published/{table.published}" if table.published else None
-    return dump(
-        {
-            **facts(experiment, table),
-            "table": name,
-            "kind": table.kind,
-            "columns": [column_spec(experiment, role, table) for role in table.columns],
-            "rows": [row_spec(experiment, row) for row in table.rows],
-            "published": published,
-        }
-    )
-
-
-def facts(experiment: Experiment, sheet: Table | Figure) -> dict[str, Any]:
-    """What a table and a figure both say of themselves."""
-    trained = [row.cell for row in sheet.rows if experiment.cells[row.cell].trained]
-    return {
-        "title": sheet.title,
-        "caption": sheet.caption,
-        "preset": experiment.preset,
-        "scale": experiment.sheet.scale,
-        "seeds": sorted({seed for _, seed in experiment.runs(trained)}) or [0],
-        "dataset": experiment.sheet.datasets[sheet.dataset].name if sheet.dataset else None,
-        "split": sheet.split,
-        "p_mix": sheet.p_mix,
-    }
-
-
-def column_spec(experiment: Experiment, role: str, table: Table) -> dict[str, Any]:
-    """One column; `name` is the reward that plays the role."""
-    column, reward = experiment.columns[role], experiment.sheet.reward_models.get(role)
-    return {
-        "role": role,
-        "name": reward.name if reward else role,
-        "header": column.header,
-        "digits": column.digits,
-        "published_column": column.published if table.published else None,
-    }
-
-
-def row_spec(experiment: Experiment, row: Row) -> dict[str, Any]:
-    """One row."""
-    cell = experiment.cells[row.cell]
-    return {
-        "cell": row.cell,
-        "label": row.label,
-        "trained": sorted(cell.settings.rewards) if cell.trained else [],
-        "published_row": row.published,
-        "group": cell.group,
-        "value": cell.value,
-    }
-
-
-def figure_json(experiment: Experiment, name: str) -> str:
-    """figures/{figure}.json: what to draw, and the files it is drawn from."""
-    figure, results = experiment.figures[name], experiment.results
-    cells = []
-    for row in figure.rows:
-        seeds = experiment.cells[row.cell].seeds
-        entry: dict[str, Any] = {"cell": row.cell, "label": row.label, "seeds": seeds}
-        if figure.draws == "images":
-            entry["images"] = f"{results}/images/{row.cell}/seed{seeds[0]}/index.json"
-            entry["p_mix"] = figure.p_mix if experiment.cells[row.cell].trained else 0.0
-        else:
-            entry["metrics"] = [
-                f"{results}/runs/{row.cell}/seed{seed}/metrics.jsonl" for seed in seeds
-            ]
-        cells.append(entry)
-    rewards = {sheet.name: role for role, sheet in experiment.sheet.reward_models.items()}
-    return dump(
-        {
-            **facts(experiment, figure),
-            "name": name,
-            "cells": cells,
-            "num_prompts": figure.num_prompts,
-            "prompts": experiment.prompts(figure.dataset, figure.split),
-            "rewards": {name: experiment.columns[role].header for name, role in rewards.items()},
-        }
-    )
-
-
-def figure_files(experiment: Experiment, name: str) -> list[str]:
-    """What the stage reads beside the spec."""
-    spec = json.loads(figure_json(experiment, name))
-    files = [file for cell in spec["cells"] for file in cell.get("metrics", [])]
-    files += [cell["images"] for cell in spec["cells"] if "images" in cell]
-    return files + ([spec["prompts"]] if spec["prompts"] else [])
-
-
-def dump(value: Any) -> str:
-    """One line of JSON with sorted keys: it changes exactly when a value does."""
-    return json.dumps(value, sort_keys=True)
+    def _reward_files(self, names: Iterable[str]) -> list[str]:
+        paths = (self.rewards[name] for name in sorted(set(names)))
+        return [f"{path}/model.safetensors" for path in paths if path]

@@ -39,26 +39,28 @@ def cost_values(spec: TableSpec, overhead: Overhead | None, published: Published
             f"{spec.table} has the columns {', '.join(roles)} but was given no overhead file. Pass "
             f"--overhead, or remove the columns from {spec.table} in config/tables.yaml."
         )
-    rows = {cell: _numbers(row) for cell, row in overhead.rows.items()}
+    rows = {cell: _numbers(row, roles) for cell, row in overhead.rows.items()}
     values = pd.DataFrame.from_dict(rows, orient="index").reindex(cells)
     for role in roles_of(spec, TIMED_ROLES):
         for sharing in SHARINGS:
-            for name in (role, f"predicted_{role}"):
-                values[f"ratio_{name}_{sharing}"] = _ratio(values[f"{name}_{sharing}"])
+            values[f"ratio_{role}_{sharing}"] = _ratio(values[f"{role}_{sharing}"])
+            predicted = values.pop(f"cost_of_{role}_{sharing}")
+            values[f"predicted_ratio_{role}_{sharing}"] = _ratio(predicted)
         printed = [as_number(published.get((cell, role), "")) for cell in cells]
         paper = pd.Series(printed, index=cells, dtype=float)
         values[f"paper_ratio_{role}"] = _ratio(paper[values[f"{role}_shared"].notna()])
     return values
 
 
-def _numbers(row: SharedAndNot) -> dict[str, float]:
-    numbers = {f"ours_{role}": getattr(row.sharing_on, role) for role in NFE_ROLES}
+def _numbers(row: SharedAndNot, roles: Sequence[str]) -> dict[str, float]:
+    shown = [role for role in NFE_ROLES if role in roles]
+    numbers = {f"ours_{role}": getattr(row.sharing_on, role) for role in shown}
     for sharing, measured in zip(SHARINGS, (row.sharing_on, row.sharing_off), strict=True):
         numbers[f"counted_rollout_{sharing}"] = measured.counted_rollout_evaluations
         numbers[f"counted_update_{sharing}"] = measured.counted_update_evaluations
-        for role in TIMED_ROLES:
+        for role in [role for role in TIMED_ROLES if role in roles]:
             numbers[f"{role}_{sharing}"] = getattr(measured, role)
-            numbers[f"predicted_{role}_{sharing}"] = measured.predicted_cost(role)
+            numbers[f"cost_of_{role}_{sharing}"] = measured.predicted_cost(role)
     return numbers
 
 
@@ -107,8 +109,8 @@ def _timed_columns(
     columns.append((Heading("s", "paper"), _printed(spec, published, role)))
     for sharing in SHARINGS:
         heading = f"ratio, {sharing}"
-        for who, name in (("ours", role), ("counted", f"predicted_{role}")):
-            texts = _texts(values[f"ratio_{name}_{sharing}"], RATIO_DIGITS)
+        for who, name in (("ours", "ratio"), ("counted", "predicted_ratio")):
+            texts = _texts(values[f"{name}_{role}_{sharing}"], RATIO_DIGITS)
             columns.append((Heading(heading, who), texts))
     ratios = _texts(values[f"paper_ratio_{role}"], RATIO_DIGITS)
     return [*columns, (Heading("ratio", "paper"), ratios)]

@@ -28,7 +28,8 @@ PICTURE = 1.0
 PIXELS = 256
 GAP = 0.05
 STYLE_GAP = 0.16
-LABELS = 1.1
+LABELS = 1.15
+LABEL_CHARACTERS = 14
 HEAD = 1.0
 CAPTIONS = 0.58
 FOOT = 0.22
@@ -64,7 +65,8 @@ def draw(spec: FigureSpec) -> Figure:
 
 
 def _label(figure: Figure, text: str, color: str, middle: float) -> None:
-    inches_text(figure, MARGIN, middle, text, color=color, va="center", weight="bold", size=8.5)
+    lines = textwrap.fill(text, LABEL_CHARACTERS, break_on_hyphens=False)
+    inches_text(figure, MARGIN, middle, lines, color=color, va="center", weight="bold", size=8.5)
 
 
 def _caption(figure: Figure, prompt: str, middle: float, top: float) -> None:

@@ -61,6 +61,8 @@ class FigureSpec:
     def __post_init__(self) -> None:
         if not self.cells:
             raise ValueError("cells is empty: a figure shows at least one.")
+        if self.num_prompts is not None and self.num_prompts < 1:
+            raise ValueError(f"num_prompts={self.num_prompts}: a figure shows at least one.")
 
     def needed(self, *names: str) -> None:
         """UserError if one of the fields `names` is null though this figure needs it."""

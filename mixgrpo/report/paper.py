@@ -116,7 +116,7 @@ def _entry(
 
 def _legend(spec: TableSpec) -> list[str]:
     return [
-        "Bold: the highest of ours. Italics (LaTeX: underlined): less by no more than its standard error.",
+        "Bold: the highest of ours. Italics (LaTeX: underlined): below it by no more than its standard error.",
         *training_legend(spec),
     ]
 

@@ -60,6 +60,7 @@ RC: Any = {
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
+    "text.parse_math": False,  # a dollar in a prompt is a dollar
     "pdf.fonttype": 42,
 }
 WITHOUT_DATES = {

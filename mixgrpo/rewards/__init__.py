@@ -37,10 +37,11 @@ class CheckedReward:
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """As `Reward.score`. RewardError when the lengths differ or a score is missing or not finite."""
-        if isinstance(prompts, str) or images.ndim != 4 or images.shape[1] != 3:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        if isinstance(prompts, str | Tensor) or len(shape) != 4 or shape[1] != 3:
             raise RewardError(
-                f"reward {self.name}: got images {tuple(images.shape)} and prompts of type "
-                f"{type(prompts).__name__}, wanted (B, 3, H, W) and a sequence of B strings."
+                f"reward {self.name}: got images {shape} and prompts of type "
+                f"{type(prompts).__name__}, wanted a tensor (B, 3, H, W) and a list of B strings."
             )
         if len(images) != len(prompts):
             raise RewardError(

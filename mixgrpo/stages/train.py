@@ -103,7 +103,7 @@ def train(trainer: Trainer, directory: Path, *, key: str) -> None:
         if rows is not None:
             rows.append(row)
             progress.set_postfix(
-                {name: f"{row[f'reward/{name}']:.3f}" for name in trainer.settings.rewards}
+                {r.name: f"{row[f'reward/{r.name}']:.3f}" for r in trainer.rewards}
             )
             progress.update()
             last = state.iteration == config.num_iterations

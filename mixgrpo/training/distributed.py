@@ -23,7 +23,10 @@ class Distributed:
         project_dir: Path | None = None,
     ) -> None:
         self.accelerator = Accelerator(
-            mixed_precision=precision, log_with=tracker, project_dir=project_dir
+            cpu=not torch.cuda.is_available(),  # else several CPU processes do not find each other
+            mixed_precision=precision,
+            log_with=tracker,
+            project_dir=project_dir,
         )
         self.tracked = tracker is not None
 

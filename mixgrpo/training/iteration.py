@@ -1,7 +1,7 @@
 """One iteration, as Algorithms 1 and 2 of the paper: rollout, rewards, advantages, updates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from mixgrpo.errors import UserError
 from mixgrpo.models import Policy, load_policy
 from mixgrpo.prompts import read_embeddings, read_prompts
 from mixgrpo.records import Conditioning, Prompt
-from mixgrpo.rewards import Reward, load_reward
+from mixgrpo.rewards import CheckedReward, Reward, load_reward
 from mixgrpo.training.distributed import Distributed
 from mixgrpo.training.grpo import accumulate_gradients, images_of_update, trained_steps
 from mixgrpo.training.metrics import Stopwatch
@@ -33,29 +33,55 @@ class Trainer:
     base: Policy | None
     """The frozen pretrained model; only loaded when the loss has a KL term."""
     rewards: Sequence[Reward]
+    weights: Mapping[str, float]
+    """Of each reward in the advantage, by name."""
     prompts: Sequence[Prompt]
     cond: Conditioning
     """Embeddings of all `prompts`, on the device."""
     optimizer: torch.optim.Optimizer
-    parameters: list[torch.nn.Parameter] = field(default_factory=list)
+    parameters: list[torch.nn.Parameter]
 
 
 def load_trainer(
-    settings: Settings, distributed: Distributed, *, prompts: Path, embeddings: Path
+    settings: Settings,
+    distributed: Distributed,
+    *,
+    prompts: Path,
+    embeddings: Path,
+    rewards: Sequence[Reward] | None = None,
 ) -> Trainer:
-    """Base model, rewards, prompts and a fresh optimizer, everything checked before the first iteration."""
+    """Base model, rewards, prompts and a fresh optimizer, everything checked before the first iteration.
+
+    rewards: your own objects, with equal weights, instead of those that `settings` names.
+    """
     rows = read_prompts(prompts)
     cond = read_embeddings(embeddings, rows).to(distributed.device)
-    rewards = [load_reward(n, r.path, distributed.device) for n, r in settings.rewards.items()]
+    if rewards is None:
+        named = settings.rewards
+        judges = [load_reward(n, r.path, distributed.device) for n, r in named.items()]
+        weights = {name: reward.weight for name, reward in named.items()}
+    else:
+        judges = [CheckedReward(reward.name, reward) for reward in rewards]
+        weights = {reward.name: 1.0 for reward in rewards}
     policy = load_policy(settings.model, distributed.device)
     policy.network = distributed.prepare(policy.network.train())
     parameters = [p for p in policy.network.parameters() if p.requires_grad]
     config = settings.training
-    base = load_policy(settings.model, distributed.device) if config.kl_weight > 0 else None
     optimizer = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
-    return Trainer(settings, distributed, policy, base, rewards, rows, cond, optimizer, parameters)
+    return Trainer(
+        settings=settings,
+        distributed=distributed,
+        policy=policy,
+        base=load_policy(settings.model, distributed.device) if config.kl_weight > 0 else None,
+        rewards=judges,
+        weights=weights,
+        prompts=rows,
+        cond=cond,
+        optimizer=optimizer,
+        parameters=parameters,
+    )
 
 
 def window_of(settings: Settings, iteration: int) -> range:
@@ -84,10 +110,9 @@ def iterate(trainer: Trainer, iteration: int, *, cpu_time: bool = False) -> dict
 
     rewards, reward_seconds = score(trainer, images, prompts, watch)
     seconds |= reward_seconds
-    weights = {name: config.weight for name, config in trainer.settings.rewards.items()}
     advantages = combine(
         {name: group_advantages(rewards_PG) for name, rewards_PG in rewards.items()},
-        weights,
+        trainer.weights,
         trainer.settings.training.advantage_clip,
     )
 

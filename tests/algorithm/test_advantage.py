@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixgrpo.algorithm.advantage import combine, group_advantages
@@ -40,6 +40,7 @@ def test_a_spread_that_fp32_would_lose_still_counts():
     )
 
 
+@settings(deadline=None)
 @given(finite_rewards, st.floats(0.1, 100), st.floats(-100, 100))
 def test_advantages_are_standardised_and_free_of_the_rewards_scale(rewards, scale, offset):
     rewards_PG = torch.tensor([rewards], dtype=torch.float64)
@@ -82,6 +83,7 @@ def test_combine_clips_on_both_sides():
     assert merged.tolist() == [[-5.0, -5.0, 0.0, 5.0, 5.0]]
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 100))
 def test_only_the_proportion_of_the_weights_counts(scale):
     advantages = {name: group_advantages(torch.randn(2, 12)) for name in "abc"}

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixgrpo.algorithm.nfe import rollout_nfe
@@ -14,6 +14,7 @@ def unshifted(sigmas, shift):
     return sigmas / (shift - (shift - 1) * sigmas)
 
 
+@settings(deadline=None)
 @given(num_steps=st.integers(1, 60), shift=st.floats(0.05, 20))
 def test_a_schedule_falls_from_exactly_one_to_exactly_zero(num_steps, shift):
     sigmas = shifted_sigmas(num_steps, shift)
@@ -37,6 +38,7 @@ def test_shift_1_leaves_the_steps_uniform():
     )
 
 
+@settings(deadline=None)
 @given(
     start=st.integers(0, 20),
     size=st.integers(1, 4),

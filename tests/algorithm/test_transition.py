@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal
 
@@ -123,6 +123,7 @@ def test_log_prob_and_its_gradient_are_those_of_torch_distributions(std):
 # --- rollout and update get the same bits ---------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(0, 23), min_size=2, max_size=6),
     noise=st.sampled_from(sorted(NOISES)),

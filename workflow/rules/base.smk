@@ -10,15 +10,11 @@ rule pretrain_settings:
     conda:
         "../../environment.yml"
     params:
-        settings=plan.pretrain_json(EXPERIMENT),
+        settings=specs.pretrain_json(EXPERIMENT),
     message:
         "Settings of the base world"
     shell:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
-
-
-def pretrain_code(wildcards):
-    return code("pretrain", component=wildcards.component)
 
 
 rule pretrain_model:
@@ -41,14 +37,14 @@ rule pretrain_model:
     benchmark:
         "<benchmarks>/pretrain/{component}.tsv"
     wildcard_constraints:
-        component="|".join(MODELS),
+        component="|".join(PLAN.models),
     priority: 10
     conda:
         "../../environment.yml"
     threads: 1
     params:
         directory=subpath(output.index, parent=True),
-        code=pretrain_code,
+        code=PLAN.pretrain_code,
     message:
         "Pretraining the base model {wildcards.component}"
     shell:
@@ -67,13 +63,13 @@ rule pretrain_reward:
     benchmark:
         "<benchmarks>/pretrain/{component}.tsv"
     wildcard_constraints:
-        component="|".join(REWARDS),
+        component="|".join(PLAN.rewards),
     conda:
         "../../environment.yml"
     threads: 1
     params:
         directory=subpath(output.config, parent=True),
-        code=pretrain_code,
+        code=PLAN.pretrain_code,
     message:
         "Pretraining the reward model {wildcards.component}"
     shell:

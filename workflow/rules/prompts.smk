@@ -1,23 +1,6 @@
 # Prompts of a dataset, and their text embeddings, made once.
 
 
-def num_prompts(wildcards):
-    return DATASETS[wildcards.dataset][wildcards.split]
-
-
-def base_directory(wildcards):
-    return MODELS[wildcards.model]
-
-
-def text_encoder_files(wildcards):
-    parts = ["text_encoder", "text_encoder_2"]
-    return [f"{MODELS[wildcards.model]}/{part}/model.safetensors" for part in parts]
-
-
-def embed_code(wildcards):
-    return code("embed", models=[wildcards.model])
-
-
 rule prompts:
     output:
         "<results>/prompts/{dataset}_{split}.tsv",
@@ -27,7 +10,7 @@ rule prompts:
         "../../environment.yml"
     threads: 1
     params:
-        num=num_prompts,
+        num=PLAN.num_prompts,
         code=code("prompts"),
     message:
         "Writing {params.num} prompts: {wildcards.dataset}, {wildcards.split}"
@@ -39,7 +22,7 @@ rule prompts:
 rule embed:
     input:
         prompts=rules.prompts.output,
-        encoders=text_encoder_files,
+        encoders=PLAN.text_encoders,
     output:
         "<results>/embeddings/{model}/{dataset}_{split}.safetensors",
     log:
@@ -49,8 +32,8 @@ rule embed:
         "../../environment.yml"
     threads: 1
     params:
-        base=base_directory,
-        code=embed_code,
+        base=PLAN.base_directory,
+        code=PLAN.embed_code,
     message:
         "Embedding prompts: {wildcards.dataset}, {wildcards.split}"
     shell:

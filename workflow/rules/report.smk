@@ -1,43 +1,6 @@
 # Tables and figures, each from a spec that holds all it shows.
 
 
-def table_spec(wildcards):
-    return plan.table_json(EXPERIMENT, wildcards.table)
-
-
-def table_scores(wildcards):
-    pattern = EXPERIMENT.results + "/scores/{cell}/seed{seed}/index.json"
-    return runs_of(EXPERIMENT.cells_of_table(wildcards.table), pattern)
-
-
-def table_overhead(wildcards):
-    needed = EXPERIMENT.tables[wildcards.table].needs_overhead
-    return rules.overhead.output if needed else []
-
-
-def overhead_option(wildcards):
-    if not EXPERIMENT.tables[wildcards.table].needs_overhead:
-        return ""
-    return f"--overhead {EXPERIMENT.results}/overhead/{wildcards.table}.json"
-
-
-def table_published(wildcards):
-    name = EXPERIMENT.tables[wildcards.table].published
-    return f"{EXPERIMENT.config}/published/{name}" if name else []
-
-
-def figure_spec(wildcards):
-    return plan.figure_json(EXPERIMENT, wildcards.figure)
-
-
-def figure_inputs(wildcards):
-    return plan.figure_files(EXPERIMENT, wildcards.figure)
-
-
-def figure_code(wildcards):
-    return code("figure", figure=wildcards.figure)
-
-
 rule table_spec:
     output:
         "<results>/tables/{table}.json",
@@ -47,7 +10,7 @@ rule table_spec:
     conda:
         "../../environment.yml"
     params:
-        spec=table_spec,
+        spec=PLAN.table_spec,
     message:
         "Rows and columns of {wildcards.table}"
     shell:
@@ -57,9 +20,9 @@ rule table_spec:
 rule table:
     input:
         spec=rules.table_spec.output,
-        scores=table_scores,
-        overhead=table_overhead,
-        published=table_published,
+        scores=PLAN.table_scores,
+        overhead=PLAN.table_overhead,
+        published=PLAN.table_published,
     output:
         csv=report(
             "<results>/tables/{table}.csv",
@@ -75,8 +38,8 @@ rule table:
         "../../environment.yml"
     threads: 1
     params:
-        scores=f"{EXPERIMENT.results}/scores",
-        overhead=overhead_option,
+        scores=f"{PLAN.results}/scores",
+        overhead=PLAN.overhead_option,
         code=code("table"),
     message:
         "Making {wildcards.table}"
@@ -94,7 +57,7 @@ rule figure_spec:
     conda:
         "../../environment.yml"
     params:
-        spec=figure_spec,
+        spec=PLAN.figure_spec,
     message:
         "What {wildcards.figure} shows"
     shell:
@@ -104,7 +67,7 @@ rule figure_spec:
 rule figure:
     input:
         spec=rules.figure_spec.output,
-        files=figure_inputs,
+        files=PLAN.figure_files,
     output:
         png=report(
             "<results>/figures/{figure}.png",
@@ -119,7 +82,7 @@ rule figure:
         "../../environment.yml"
     threads: 1
     params:
-        code=figure_code,
+        code=PLAN.figure_code,
     message:
         "Drawing {wildcards.figure}"
     shell:

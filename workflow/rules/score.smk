@@ -10,7 +10,7 @@ rule rewards:
     conda:
         "../../environment.yml"
     params:
-        rewards=plan.rewards_json(EXPERIMENT),
+        rewards=specs.rewards_json(EXPERIMENT),
     message:
         "Rewards to score by"
     shell:
@@ -21,7 +21,7 @@ rule score:
     input:
         images=rules.generate.output,
         rewards=rules.rewards.output,
-        weights=reward_files(REWARDS),
+        weights=PLAN.scored_rewards,
     output:
         "<results>/scores/{cell}/seed{seed}/index.json",
     log:
@@ -30,7 +30,7 @@ rule score:
         "../../environment.yml"
     threads: 1
     params:
-        code=code("score", rewards=REWARDS),
+        code=PLAN.score_code,
     message:
         "Scoring {wildcards.cell}, seed {wildcards.seed}"
     shell:

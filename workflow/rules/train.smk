@@ -1,27 +1,6 @@
 # One training run for each cell and seed.
 
 
-def settings(wildcards):
-    return plan.settings_json(EXPERIMENT, wildcards.cell, int(wildcards.seed))
-
-
-def training_prompts(wildcards):
-    return f"{EXPERIMENT.results}/prompts/{settings_of(wildcards.cell).dataset}_train.tsv"
-
-
-def training_embeddings(wildcards):
-    found = settings_of(wildcards.cell)
-    return f"{EXPERIMENT.results}/embeddings/{found.model.name}/{found.dataset}_train.safetensors"
-
-
-def base_of_cell(wildcards):
-    return model_files(settings_of(wildcards.cell).model.name)
-
-
-def trained_rewards(wildcards):
-    return reward_files(settings_of(wildcards.cell).rewards)
-
-
 # The run fully resolved, with the digest of the code it is planned with: the job reads this file and
 # not config/, which may have changed by the time it starts, and refuses other code.
 rule settings:
@@ -33,7 +12,7 @@ rule settings:
     conda:
         "../../environment.yml"
     params:
-        settings=settings,
+        settings=PLAN.settings,
     message:
         "Settings of {wildcards.cell}, seed {wildcards.seed}"
     shell:
@@ -43,10 +22,10 @@ rule settings:
 rule train:
     input:
         settings=rules.settings.output,
-        prompts=training_prompts,
-        embeddings=training_embeddings,
-        base=base_of_cell,
-        rewards=trained_rewards,
+        prompts=PLAN.training_prompts,
+        embeddings=PLAN.training_embeddings,
+        base=PLAN.base,
+        rewards=PLAN.trained_rewards,
     output:
         model="<results>/runs/{cell}/seed{seed}/model.safetensors",
         metrics="<results>/runs/{cell}/seed{seed}/metrics.jsonl",
@@ -60,7 +39,7 @@ rule train:
     resources:
         launch="python",
     params:
-        checkpoints=f"{EXPERIMENT.results}/checkpoints",
+        checkpoints=f"{PLAN.results}/checkpoints",
     message:
         "Training {wildcards.cell}, seed {wildcards.seed}"
     shell:
