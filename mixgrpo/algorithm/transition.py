@@ -3,9 +3,10 @@
 Rectified flow: x_sigma = (1 - sigma) x0 + sigma eps, and v = dx / dsigma = eps - x0 is predicted.
 
 `sigma`, `sigma_next` and `g` are one number for the batch, or tensors that broadcast against x, as
-(B, 1, 1) does. Coefficients are computed in float64 and rounded once to the dtype of x: x stays
-fp32, and both forms give the same bits. Rollout and update call these same functions, in whichever
-form each has at hand, so the ratio of Eq. 8 is exactly 1 before the first update.
+(B, 1, 1) does; float64, as the schedule makes them. Coefficients are computed in float64 and rounded
+once to the dtype of x: x stays fp32, and both forms give the same bits. Rollout and update call
+these same functions, in whichever form each has at hand, so the ratio of Eq. 8 is exactly 1 before
+the first update.
 """
 
 import math

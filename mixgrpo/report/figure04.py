@@ -10,7 +10,7 @@ from mixgrpo.errors import UserError
 from mixgrpo.report.figure_spec import FigureCell, FigureSpec
 from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.pictures import Picture, read_pictures
-from mixgrpo.report.prompt_choice import first_of_each_style, read_prompts
+from mixgrpo.report.prompt_choice import read_prompts, varied_prompts
 from mixgrpo.report.style import (
     INK,
     MARGIN,
@@ -39,9 +39,9 @@ CAPTION_LINES = 4
 
 
 def draw(spec: FigureSpec) -> Figure:
-    """`spec.num_prompts` columns, the first prompts of each style; rows are the cells in order."""
+    """`spec.num_prompts` columns, by `varied_prompts`; rows are the cells in order."""
     spec.needed("dataset", "split", "p_mix", "num_prompts", "prompts")
-    prompts = first_of_each_style(read_prompts(Path(str(spec.prompts))), spec.num_prompts or 0)
+    prompts = varied_prompts(read_prompts(Path(str(spec.prompts))), spec.num_prompts or 0)
     grid = [_row(spec, cell, prompts) for cell in spec.cells]
     _same_noise(spec, prompts, grid)
     lefts = _lefts(prompts)
@@ -59,7 +59,7 @@ def draw(spec: FigureSpec) -> Figure:
     for left, prompt in zip(lefts, prompts["prompt"], strict=True):
         _caption(figure, prompt, left + PICTURE / 2, height - CAPTIONS - FOOT + LINE)
     seeds = {cell.seeds[0] for cell in spec.cells if cell.cell != BASE_CELL}
-    images = f"{spec.dataset} {spec.split}, p_mix = {spec.p_mix:g}; the first prompts of each style"
+    images = f"{spec.dataset} {spec.split}, p_mix = {spec.p_mix:g}; of each style the prompts least alike in words"
     footer(figure, f"{spec.origin(sorted(seeds))}; {images}")
     return figure
 

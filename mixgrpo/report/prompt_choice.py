@@ -9,17 +9,36 @@ from mixgrpo.errors import UserError
 COLUMNS = ["id", "prompt", "style"]
 
 
-def first_of_each_style(prompts: pd.DataFrame, count: int) -> pd.DataFrame:
-    """`count` rows, dealt evenly: the first of each style, in the file's order, grouped by style.
+def varied_prompts(prompts: pd.DataFrame, count: int) -> pd.DataFrame:
+    """`count` rows, dealt evenly to the styles and grouped by them, in the file's order of styles.
 
-    Styles in order of appearance; when `count` does not divide, the first styles have one more.
+    Greedy: style after style in turn takes its prompt that is least alike, in words, to those already
+    taken; the earlier in the file of two that are equally so. Only texts are looked at, never pictures.
     """
+    words = [frozenset(text.lower().split()) for text in prompts["prompt"]]
     styles = list(prompts["style"].unique())
-    parts = []
-    for i, style in enumerate(styles):
-        share = count // len(styles) + (i < count % len(styles))
-        parts.append(prompts[prompts["style"] == style].head(share))
-    return pd.concat(parts).reset_index(drop=True)
+    taken: list[int] = []
+    for turn in range(count):
+        style = styles[turn % len(styles)]
+        free = [i for i in _rows_of(prompts, style) if i not in taken]
+        if free:
+            taken.append(min(free, key=lambda i: sum(_likeness(words[i], words[j]) for j in taken)))
+    return prompts.iloc[
+        sorted(taken, key=lambda i: styles.index(prompts["style"].iloc[i]))
+    ].reset_index(drop=True)
+
+
+def _rows_of(prompts: pd.DataFrame, style: str) -> list[int]:
+    return [i for i, other in enumerate(prompts["style"]) if other == style]
+
+
+def _likeness(words: frozenset[str], others: frozenset[str]) -> float:
+    """Words in common over words in all (Jaccard).
+
+    >>> _likeness(frozenset({"red", "ring"}), frozenset({"red", "square", "ring"}))
+    0.6666666666666666
+    """
+    return len(words & others) / len(words | others)
 
 
 def read_prompts(path: Path) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mixgrpo.errors import UserError
+from mixgrpo.tiny.muon import Muon
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""
@@ -51,22 +52,21 @@ def fit(
     weight_decay: float = 0.0,
     average: float = 0.0,
 ) -> float:
-    """Train `module` in place by AdamW; returns the mean loss of the last tenth of the steps.
+    """Train `module` in place by Muon; returns the mean loss of the last tenth of the steps.
 
     `loss_of` draws its own batch. `average`: decay of a mean of the weights, which is then what is kept.
     """
     parameters = list(module.parameters())
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimizer = Muon(module, weight_decay=weight_decay)
     mean = [p.detach().clone() for p in parameters] if average else []
     losses: list[float] = []
     bar = tqdm(range(num_steps), desc=name, unit="step", mininterval=1.0)
     for step in bar:
-        optimizer.param_groups[0]["lr"] = learning_rate * learning_rate_factor(step, num_steps)
         loss = loss_of()
-        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        optimizer.step(learning_rate * learning_rate_factor(step, num_steps))
         if mean:
             decay = min(average, (step + 1) / (step + 10))
             torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - decay)

@@ -45,7 +45,7 @@ class Muon:
         rest = [p for p in module.parameters() if id(p) not in weights]
         self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=weight_decay)
         self.weight_decay = weight_decay
-        self.by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+        self.by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for weight in weights.values():
             self.by_shape[weight.shape[0], weight[0].numel()].append(weight)
         self.momenta = {

@@ -100,3 +100,4 @@ def test_kl_to_itself_is_zero_and_stays_fp32():
     mean = torch.randn(2, 3)
     kl = gaussian_kl(mean, mean, torch.ones(2, 1).double())
     assert torch.equal(kl, torch.zeros(2))
+    assert kl.dtype == torch.float32

@@ -85,6 +85,11 @@ def test_exp_decay_starts_at_the_threshold():
     assert window_at(config, 25, sum(tau)).start == 0
 
 
+def test_exp_decay_stays_at_least_one_iteration_everywhere():
+    config = WindowConfig(interval=3, interval_schedule="exp", decay_rate=1e4, decay_threshold=17)
+    assert stays_of(config, 57)[-4:] == [(17, 3), (18, 1), (19, 1), (20, 1)]
+
+
 def test_at_the_end_the_window_restarts_or_holds_at_its_last_position():
     restart = WindowConfig(stride=3, interval=2)
     hold = WindowConfig(stride=3, interval=2, at_end="hold")

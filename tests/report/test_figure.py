@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mixgrpo.errors import UserError
-from mixgrpo.report.prompt_choice import first_of_each_style
+from mixgrpo.report.prompt_choice import varied_prompts
 from mixgrpo.report.training_curves import running_length, running_mean
 from mixgrpo.stages import figure
 from tests.report.results import write_metrics, write_pictures
@@ -118,11 +118,27 @@ def test_the_same_figure_is_the_same_bytes_in_another_process(pictures, curves):
             assert b"Date" not in path.read_bytes()
 
 
-def test_prompts_are_the_first_of_each_style():
-    prompts = pd.DataFrame({"id": range(6), "prompt": "p", "style": STYLES})
-    assert first_of_each_style(prompts, 3)["id"].to_list() == [0, 1, 5]
-    assert first_of_each_style(prompts, 5)["id"].to_list() == [0, 2, 1, 4, 5]
-    assert first_of_each_style(prompts, 100)["id"].to_list() == [0, 2, 3, 1, 4, 5]
+def chosen(texts, count):
+    frame = pd.DataFrame({"prompt": texts, "style": [text.split()[0] for text in texts]})
+    return varied_prompts(frame, count)["prompt"].to_list()
+
+
+def test_prompts_are_chosen_by_style_and_then_for_variety():
+    texts = ["flat red ring", "striped red ring", "flat red ball", "striped blue ball", "flat x y"]
+    # flat: the first; striped: shares nothing with it; flat: shares "flat" only; striped: the rest
+    wanted = ["flat red ring", "flat x y", "striped blue ball", "striped red ring"]
+    assert chosen(texts, 4) == wanted
+    assert chosen(texts, 3) == wanted[:3]
+    assert chosen(texts, 1) == wanted[:1]
+    assert sorted(chosen(texts, 100)) == sorted(texts)
+
+
+def test_the_earlier_of_two_equally_varied_prompts_is_chosen():
+    assert chosen(["flat a", "striped b", "striped c", "flat d", "flat e"], 3) == [
+        "flat a",
+        "flat d",
+        "striped b",
+    ]
 
 
 def test_running_mean_is_over_whole_windows_only():
