@@ -27,7 +27,9 @@ include: "workflow/rules/report.smk"
 onstart:
     print(
         forecast(
-            EXPERIMENT, workflow.dag.needrun_jobs(), cores=workflow.cores or 1
+            EXPERIMENT,
+            workflow.dag.needrun_jobs(),
+            cores=workflow.resource_settings.cores or 1,
         ),
         file=sys.stderr,
         flush=True,

@@ -35,7 +35,7 @@ def crosscheck(
     check_equal_cells(findings, f"{folder.name}/cells.yaml", cells)
     check_roles(findings, folder.name, sheet, shown.columns)
     check_files(findings, f"{folder.name}/presets", sheet)
-    untrained = {name for name, cell in cells.items() if not cell.trained}
+    trained = {name for name, cell in cells.items() if cell.trained}
     for name, table in shown.tables.items():
         file, prefix = f"{folder.name}/tables.yaml", f"tables.{name}."
         if name == "sweep":
@@ -44,7 +44,7 @@ def crosscheck(
             check_rows(findings, file, prefix, table, named)
         check_prompts(findings, file, prefix, table, sheet)
         check_columns(findings, file, prefix, table, sheet, shown.columns)
-        if table.kind == "gains" and BASE not in untrained:
+        if table.kind == "gains" and (BASE not in named or BASE in trained):
             message = f"gains are over the cell {BASE!r}, which must be there and untrained."
             findings.add(file, f"{prefix}kind", message)
         if table.published is not None:
@@ -56,7 +56,7 @@ def crosscheck(
         if name not in modules_in("report"):
             findings.add(file, name, f"there is no mixgrpo/report/{name}.py to draw it.")
         for row in figure.rows:
-            if figure.draws == "metrics" and row.cell in untrained:
+            if figure.draws == "metrics" and row.cell in cells and row.cell not in trained:
                 message = f"{row.cell!r} is not trained: it has no metrics to draw."
                 findings.add(file, f"{prefix}rows", message)
 

@@ -1,4 +1,4 @@
-"""The resolved experiment: what config/ describes, every name looked up. `resolve.load` makes it."""
+"""The resolved experiment: what config/ describes, every name looked up. `load.load` makes it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -68,10 +68,7 @@ def names(jobs: Jobs) -> list[str]:
     >>> names([("train", {"cell": "flash", "seed": "0"}), ("train", {"cell": "flash", "seed": "1"})])
     ['flash x 2']
     """
-    keys = ("component", "cell", "table", "figure")
-    found = [
-        next((wildcards[key] for key in keys if key in wildcards), "_".join(wildcards.values()))
-        for _, wildcards in jobs
-    ]
+    keys = ("component", "cell", "table", "figure", "dataset")
+    found = [next(wildcards[key] for key in keys if key in wildcards) for _, wildcards in jobs]
     counts = {name: found.count(name) for name in sorted(found)}
     return [name if count == 1 else f"{name} x {count}" for name, count in counts.items()]

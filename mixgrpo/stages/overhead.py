@@ -23,7 +23,7 @@ from mixgrpo.training.distributed import Distributed
 from mixgrpo.training.iteration import Trainer, iterate, load_trainer
 
 NUM_POSITIONS = 6
-REPETITIONS = 2
+REPETITIONS = 1
 SECONDS = ("seconds", "rollout_seconds", "reward_seconds", "update_seconds")
 COUNTS = ("rollout_evaluations", "update_evaluations")
 

@@ -20,21 +20,21 @@ class PretrainConfig:
     """Pictures drawn once, two thirds of one object; judges see a third more, with the held-out pairs."""
     vae_channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the autoencoder's blocks; each but the last halves the picture."""
-    vae_steps: int = 1_400
+    vae_steps: int = 600
     vae_batch: int = 16
-    vae_learning_rate: float = 3.0e-3
+    vae_learning_rate: float = 5.0e-3
     width: int = 64
     """Width of the transformer, in heads of 16."""
     num_double_blocks: int = 2
     num_single_blocks: int = 2
-    flow_steps: int = 2_000
+    flow_steps: int = 600
     flow_batch: int = 64
-    flow_learning_rate: float = 2.0e-3
+    flow_learning_rate: float = 6.0e-3
     flow_average: float = 0.995
     """Decay per step of the average of the weights that is kept."""
-    clip_steps: int = 500
+    clip_steps: int = 300
     """Of the plain contrastive CLIP and of both preference CLIPs."""
-    judge_steps: int = 500
+    judge_steps: int = 300
     """Of both convolutional judges."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)

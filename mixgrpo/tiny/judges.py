@@ -21,7 +21,7 @@ from mixgrpo.tiny.grammar import SLOTS
 from mixgrpo.tiny.pictures import Pictures, for_judges
 
 BATCH = 64
-LEARNING_RATE = 2.0e-3
+LEARNING_RATE = 4.0e-3
 LEVEL_WEIGHT = 4.0
 """Of the squared error of the level, beside the cross-entropies of the slots."""
 

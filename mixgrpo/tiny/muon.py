@@ -43,7 +43,9 @@ class Muon:
         layers = (m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d))
         weights = {id(layer.weight): layer.weight for layer in layers if _is_matrix(layer.weight)}
         rest = [p for p in module.parameters() if id(p) not in weights]
-        self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=weight_decay)
+        self.adam = torch.optim.AdamW(
+            [{"params": rest}], betas=(0.9, 0.99), weight_decay=weight_decay
+        )
         self.weight_decay = weight_decay
         self.by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for weight in weights.values():

@@ -26,7 +26,7 @@ from mixgrpo.tiny.render import SIZE
 from mixgrpo.tiny.text import clip_text_config, clip_tokenizer, token_ids
 
 BATCH = 64
-LEARNING_RATE = 1.0e-3
+LEARNING_RATE = 3.0e-3
 WEIGHT_DECAY = 0.01
 MAX_LOGIT_SCALE = 3.0
 """Bound of the log of the logit scale: keeps differences of cosines wide enough to read."""

@@ -12,8 +12,8 @@ from mixgrpo.tiny.render import SIZE
 
 COLUMNS, ROWS_PER_DATASET = 8, 3
 SCALE = 4
-GAP, LABEL = 12, 40
-FONT_SIZE = 13
+GAP, LABEL = 12, 56
+FONT_SIZE, LETTERS = 13, 19
 NUM_STEPS = 25
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
@@ -42,25 +42,22 @@ def save_samples(pipeline: FluxPipeline, path: Path, *, seed: int = 0) -> None:
         for caption in sample_captions(dataset, "test", COLUMNS * ROWS_PER_DATASET)
     ]
     images = draw_samples(pipeline, captions, seed=seed)
-    cell = SIZE * SCALE
-    rows = len(captions) // COLUMNS
+    cell, rows = SIZE * SCALE, len(captions) // COLUMNS
     size = (COLUMNS * (cell + GAP) + GAP, rows * (cell + LABEL) + GAP)
     sheet = Image.new("RGB", size, PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=FONT_SIZE)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(i, COLUMNS)
-        left, top = GAP + column * (cell + GAP), GAP + row * (cell + LABEL)
+        corner = (GAP + column * (cell + GAP), GAP + row * (cell + LABEL))
         pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        sheet.paste(
-            Image.fromarray(pixels).resize((cell, cell), Image.Resampling.BICUBIC), (left, top)
-        )
-        label = "\n".join(textwrap.wrap(caption, width=cell // 6))
-        draw.multiline_text(
-            (left + cell / 2, top + cell + 4),
-            label,
-            fill=INK,
-            font=font,
-            anchor="ma",
-            align="center",
-        )
+        picture = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.LANCZOS)
+        sheet.paste(picture, corner)
+        _write(sheet, caption, center=corner[0] + cell // 2, top=corner[1] + cell + 4)
     sheet.save(path)
+
+
+def _write(sheet: Image.Image, caption: str, *, center: int, top: int) -> None:
+    label = "\n".join(textwrap.wrap(caption, width=LETTERS))
+    font = ImageFont.load_default(size=FONT_SIZE)
+    ImageDraw.Draw(sheet).multiline_text(
+        (center, top), label, fill=INK, font=font, anchor="ma", align="center"
+    )

@@ -1,10 +1,10 @@
 """Tokenizers and text encoders of the two kinds that FLUX has; every word of the grammar is one token."""
 
-import json
 import string
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
 
-import tokenizers
-from tokenizers import models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTokenizer, T5Config, T5TokenizerFast
 
@@ -19,27 +19,42 @@ WORD_END = "</w>"
 WORD_START = "\u2581"
 
 
+def merges_of(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, in order, that make each of `words` one token.
+
+    The most frequent pair is merged first, of equals the alphabetically first: unlike a library's trainer,
+    whose order of equals changes from run to run.
+
+    >>> merges_of(["an", "can"])
+    [('a', 'n</w>'), ('c', 'an</w>')]
+    """
+    split = [[*word[:-1], word[-1] + WORD_END] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for symbols in split for pair in pairwise(symbols)):
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        split = [_merged(symbols, merges[-1]) for symbols in split]
+    return merges
+
+
+def _merged(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+    result: list[str] = []
+    for symbol in symbols:
+        if result and (result[-1], symbol) == pair:
+            result[-1] += symbol
+        else:
+            result.append(symbol)
+    return result
+
+
 def clip_tokenizer() -> CLIPTokenizer:
     """Byte-pair encoding, merged until every word of the grammar is one token.
 
     The end token has the highest id: `CLIPTextModel` pools where the id is largest.
     """
-    tokenizer = tokenizers.Tokenizer(models.BPE(end_of_word_suffix=WORD_END, unk_token=END))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    letters = list(string.ascii_lowercase)
-    trainer = trainers.BpeTrainer(
-        vocab_size=5000,
-        min_frequency=1,
-        initial_alphabet=letters,
-        end_of_word_suffix=WORD_END,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 2, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    vocab = dict(model["vocab"])
-    for token in [*letters, *(letter + WORD_END for letter in letters), START, END]:
-        vocab.setdefault(token, len(vocab))
-    merges = [tuple(merge) for merge in model["merges"]]
+    letters, merges = string.ascii_lowercase, merges_of(WORDS)
+    tokens = [*letters, *(letter + WORD_END for letter in letters)]
+    tokens += dict.fromkeys(first + second for first, second in merges)
+    vocab = {token: index for index, token in enumerate([*tokens, START, END])}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
 
 

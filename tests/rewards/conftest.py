@@ -1,7 +1,6 @@
 """Barely trained weights of every reward that has some, made once by the stage that users run."""
 
 import json
-from pathlib import Path
 
 import pytest
 

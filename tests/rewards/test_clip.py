@@ -98,7 +98,8 @@ def test_the_cache_stays_small_and_right(
 
 
 @pytest.mark.parametrize(
-    "missing", ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "config.json"]
+    "missing",
+    ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "config.json"],
 )
 def test_a_directory_without_a_part_is_refused(
     weights: dict[str, str | None], tmp_path: Path, missing: str
@@ -117,9 +118,7 @@ def test_truncated_weights_are_refused(weights: dict[str, str | None], tmp_path:
         load_reward("tiny_hps", str(tmp_path), CPU)
 
 
-def test_a_tokenizer_of_another_model_is_refused(
-    weights: dict[str, str | None], tmp_path: Path
-):
+def test_a_tokenizer_of_another_model_is_refused(weights: dict[str, str | None], tmp_path: Path):
     shutil.copytree(str(weights["tiny_hps"]), tmp_path, dirs_exist_ok=True)
     file = tmp_path / "tokenizer.json"
     data = json.loads(file.read_text())

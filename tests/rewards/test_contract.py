@@ -106,7 +106,9 @@ class Broken:
 
 
 def test_a_missing_score_names_reward_and_prompts(images: Tensor):
-    with pytest.raises(RewardError, match=r"broken returned scores of shape \(8,\) for 9") as caught:
+    with pytest.raises(
+        RewardError, match=r"broken returned scores of shape \(8,\) for 9"
+    ) as caught:
         CheckedReward("broken", Broken()).score(images, PROMPTS)
     assert PROMPTS[0] in str(caught.value)
     assert "6 more" in str(caught.value)

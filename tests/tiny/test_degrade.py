@@ -23,9 +23,7 @@ def test_the_level_says_how_far_a_picture_is_from_clean(images: torch.Tensor):
     assert spoiled.max() <= 1
 
 
-def test_blur_follows_the_level_exactly(
-    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-):
+def test_blur_follows_the_level_exactly(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(degrade, "WARP", 0.0)
     monkeypatch.setattr(degrade, "BLOTCH", 0.0)
     spoiled, level = degrade.degrade(images)

@@ -14,9 +14,7 @@ def regression(average: float) -> tuple[torch.nn.Module, float]:
             x = torch.randn(32, 3)
             return (module(x) - x @ truth.T).pow(2).mean()
 
-        final = fit(
-            module, loss, name="line", num_steps=300, learning_rate=0.05, average=average
-        )
+        final = fit(module, loss, name="line", num_steps=300, learning_rate=0.05, average=average)
     assert module.weight.detach() == pytest.approx(truth, abs=0.01)
     return module, final
 

@@ -11,8 +11,6 @@ rule pretrain_settings:
         "../../environment.yml"
     params:
         settings=specs.pretrain_json(EXPERIMENT),
-    message:
-        "Settings of the base world"
     shell:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
 

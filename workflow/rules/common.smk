@@ -1,4 +1,5 @@
 # The experiment that config/ describes and the wildcards, for all other files of this folder.
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mixgrpo.errors import UserError
 from mixgrpo.planning import specs
 from mixgrpo.planning.forecast import forecast
 from mixgrpo.planning.plan import Plan, code, use_own_python
-from mixgrpo.planning.resolve import SWEEP, load
+from mixgrpo.planning.load import SWEEP, load
 
 use_own_python()
 validate(config, "../schemas/config.schema.yaml")
@@ -24,6 +25,8 @@ except UserError as error:
 
 # Its methods are the input functions of the rules: mixgrpo/planning/plan.py.
 PLAN = Plan(EXPERIMENT)
+# What a job asks for that must run alone; fewer when `--cores` is less.
+ALL_CORES = os.cpu_count()
 TABLES = [table for table in EXPERIMENT.tables if table != SWEEP]
 
 

@@ -11,8 +11,6 @@ rule evaluation:
         "../../environment.yml"
     params:
         evaluation=PLAN.evaluation,
-    message:
-        "Evaluation of {wildcards.cell}, seed {wildcards.seed}"
     shell:
         "printf '%s\\n' {params.evaluation:q} > {output} 2> {log}"
 

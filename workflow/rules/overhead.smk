@@ -15,7 +15,7 @@ rule overhead:
         "<logs>/overhead/{table}.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 1
+    threads: ALL_CORES
     params:
         code=PLAN.overhead_code,
     message:

@@ -11,8 +11,6 @@ rule table_spec:
         "../../environment.yml"
     params:
         spec=PLAN.table_spec,
-    message:
-        "Rows and columns of {wildcards.table}"
     shell:
         "printf '%s\\n' {params.spec:q} > {output} 2> {log}"
 
@@ -58,8 +56,6 @@ rule figure_spec:
         "../../environment.yml"
     params:
         spec=PLAN.figure_spec,
-    message:
-        "What {wildcards.figure} shows"
     shell:
         "printf '%s\\n' {params.spec:q} > {output} 2> {log}"
 

@@ -11,8 +11,6 @@ rule rewards:
         "../../environment.yml"
     params:
         rewards=specs.rewards_json(EXPERIMENT),
-    message:
-        "Rewards to score by"
     shell:
         "printf '%s\\n' {params.rewards:q} > {output} 2> {log}"
 

@@ -13,8 +13,6 @@ rule settings:
         "../../environment.yml"
     params:
         settings=PLAN.settings,
-    message:
-        "Settings of {wildcards.cell}, seed {wildcards.seed}"
     shell:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
 

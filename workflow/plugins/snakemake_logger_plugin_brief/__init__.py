@@ -1,4 +1,4 @@
-"""Snakemake's progress as one line when a job starts and one when it ends; all else, failures above all, as it is.
+"""Snakemake's progress as one line when a job starts and one when it ends, with the log's end if it fails.
 
 A logger plugin, found by its module name: `PYTHONPATH=workflow/plugins snakemake --logger brief`.
 """
@@ -6,6 +6,7 @@ A logger plugin, found by its module name: `PYTHONPATH=workflow/plugins snakemak
 import sys
 import time
 from logging import LogRecord
+from pathlib import Path
 from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -21,20 +22,22 @@ HIDDEN = (
 CHATTER = (
     "Assuming unrestricted",
     "Building DAG",
+    "At least one job",
     "Complete log",
     "Conda environments",
     "Elapsed time",
+    "Exiting because",
     "Provided cores",
+    "RuleException",
     "Rules claiming",
     "Select jobs",
     "Using shell",
-    "Using workflow specific profile",
 )
 """How messages start that tell a newcomer nothing."""
 
 
 class LogHandler(LogHandlerBase):
-    """Writes to stderr. Settings and specs, which take no time, get no line."""
+    """Writes to stderr. A rule without a message, which takes no time, gets no line."""
 
     writes_to_stream = True
     writes_to_file = False
@@ -57,6 +60,8 @@ class LogHandler(LogHandlerBase):
             self.finish(record)
         elif event == LogEvent.PROGRESS:
             self.progress(record)
+        elif event == LogEvent.JOB_ERROR:
+            self.fail(record)
         elif event not in HIDDEN and not str(record.msg or "").startswith(CHATTER):
             text = self.format(record)
             if text.strip():
@@ -64,7 +69,7 @@ class LogHandler(LogHandlerBase):
 
     def start(self, record: Any) -> None:
         """A job was handed to a core."""
-        if record.rule_msg and not record.local:
+        if record.rule_msg:
             self.running[record.jobid] = (record.rule_msg, time.monotonic())
             self.say(f"{clock()}            {record.rule_msg}")
 
@@ -80,6 +85,14 @@ class LogHandler(LogHandlerBase):
             self.say(f"{clock()} {f'{record.done}/{record.total}':>9}  {line}")
         self.finished.clear()
 
+    def fail(self, record: Any) -> None:
+        """A job failed: its own words, which end its log, and where to find all of them."""
+        message, _ = self.running.pop(record.jobid, (f"rule {record.rule_name}", 0.0))
+        self.say(f"{clock()}    FAILED  {message}")
+        for log in record.log:
+            self.say("\n".join(f"    {line}" for line in tail(Path(log))))
+            self.say(f"    All of it: {log}")
+
     def say(self, text: str) -> None:
         """To stderr, at once."""
         sys.stderr.write(f"{text}\n")
@@ -89,3 +102,12 @@ class LogHandler(LogHandlerBase):
 def clock() -> str:
     """Time of day."""
     return time.strftime("%H:%M:%S")
+
+
+def tail(log: Path, num_lines: int = 20) -> list[str]:
+    """The last lines of a log, of a progress bar its last state."""
+    try:
+        lines = log.read_text(errors="replace").rstrip().split("\n")
+    except OSError:
+        return ["(no log)"]
+    return [line.rstrip("\r").rpartition("\r")[2] for line in lines[-num_lines:]]
