@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; 1 and a message on stderr for what a person can mend."""
+    """Run one verb; 1 and a message on stderr for what a person can mend, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = vars(parser().parse_args(argv))
     verb, planned = arguments.pop("verb"), arguments.pop("code")
@@ -95,6 +95,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"mixgrpo {verb}: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"mixgrpo {verb}: interrupted; run it again and it goes on from here.", file=sys.stderr
+        )
+        return 130
     return 0
 
 

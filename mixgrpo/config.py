@@ -13,7 +13,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mixgrpo.errors import UserError
 
-STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+BASE_CELL = "base"
+"""The untrained cell, which gains are measured against; at seed 0, sampled by the base model alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ ALLOWED = {
     "tiny": {"config", "errors"},
     "rewards": {"tiny", "config", "errors"},
     "training": {"models", "rewards", "algorithm", *PLAIN},
-    "report": {"errors", "files"},
+    "report": {"config", "errors", "files"},
     "stages": {"training", "report", "models", "rewards", "tiny", "algorithm", *PLAIN},
     "planning": {"config", "errors", "provenance", "tiny"},
     "__main__": {"stages", "errors", "provenance"},

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixgrpo.config import canonical
+from mixgrpo.config import BASE_CELL, canonical
 from mixgrpo.planning.checking import Findings, unknown
-from mixgrpo.planning.experiment import BASE, Cell
+from mixgrpo.planning.experiment import Cell
 from mixgrpo.planning.sheets import OVERHEAD_ROLES, Column, Figure, PresetSheet, Table
 from mixgrpo.provenance import keys_of, modules_in
 
@@ -44,8 +44,8 @@ def crosscheck(
             check_rows(findings, file, prefix, table, named)
         check_prompts(findings, file, prefix, table, sheet)
         check_columns(findings, file, prefix, table, sheet, shown.columns)
-        if table.kind == "gains" and (BASE not in named or BASE in trained):
-            message = f"gains are over the cell {BASE!r}, which must be there and untrained."
+        if table.kind == "gains" and (BASE_CELL not in named or BASE_CELL in trained):
+            message = f"gains are over the cell {BASE_CELL!r}, which must be there and untrained."
             findings.add(file, f"{prefix}kind", message)
         if table.published is not None:
             check_published(findings, folder, file, prefix, table, shown.columns)

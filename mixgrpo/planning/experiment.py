@@ -3,12 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mixgrpo.config import Settings
+from mixgrpo.config import BASE_CELL, Settings
 from mixgrpo.planning.sheets import Column, EvaluationSheet, Figure, PresetSheet, Table
 from mixgrpo.provenance import digest, stage_modules
-
-BASE = "base"
-"""The untrained cell, which gains are measured against."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +61,7 @@ class Experiment:
         """Cells whose scores a table needs, the base among them where gains are measured against it."""
         sheet = self.tables[table]
         names = [row.cell for row in sheet.rows]
-        return list(dict.fromkeys([BASE, *names] if sheet.kind == "gains" else names))
+        return list(dict.fromkeys([BASE_CELL, *names] if sheet.kind == "gains" else names))
 
     def runs(self, cells: Iterable[str]) -> list[tuple[str, int]]:
         """(cell, seed) of every run of `cells`."""

@@ -50,7 +50,9 @@ class Files:
         }
         self.cells, self.tables = self.read("cells.yaml"), self.read("tables.yaml")
         self.figures, self.sweep = self.read("figures.yaml"), self.read("sweep.yaml")
-        self.seeds = overrides.get("seeds", self.preset.get("seeds", self.base.get("seeds")))
+        self.seeds: Any = self.preset.get("seeds", self.base.get("seeds"))
+        if "seeds" in overrides:
+            self.seeds = numbers(overrides["seeds"])
 
     @property
     def preset(self) -> dict[str, Any]:
@@ -85,6 +87,17 @@ class Files:
             name = data.pop("based_on", None)
             layers.insert(0, Layer(place, "", data))
         return layers
+
+
+def numbers(values: Any) -> Any:
+    """A list of the command line, whose numbers Snakemake hands on as text.
+
+    >>> numbers(["0", "1", "x"])
+    [0, 1, 'x']
+    """
+    if not isinstance(values, list):
+        return values
+    return [int(v) if isinstance(v, str) and v.isdecimal() else v for v in values]
 
 
 def merged(layers: Sequence[Layer]) -> dict[str, Any]:

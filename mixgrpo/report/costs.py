@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from mixgrpo.config import BASE_CELL
 from mixgrpo.errors import UserError
 from mixgrpo.report.document import Entry, Footnotes, Grid, Heading, number
-from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.overhead import UPDATE_COST, Overhead, SharedAndNot
 from mixgrpo.report.published import Published, as_number
 from mixgrpo.report.table_spec import NFE_ROLES, TIMED_ROLES, RowSpec, TableSpec

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mixgrpo.config import BASE_CELL
 from mixgrpo.errors import UserError
 from mixgrpo.report.figure_spec import FigureCell, FigureSpec
-from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.pictures import Picture, read_pictures
 from mixgrpo.report.prompt_choice import read_prompts, varied_prompts
 from mixgrpo.report.style import (

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixgrpo.config import STRICT
 from mixgrpo.errors import UserError
-from mixgrpo.report.inputs import STRICT, read_json
+from mixgrpo.report.inputs import read_json
 from mixgrpo.report.words import seed_words
 
 

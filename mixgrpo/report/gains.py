@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from mixgrpo.config import BASE_CELL
 from mixgrpo.errors import UserError
 from mixgrpo.report.document import Document, Entry, Footnotes, Grid, Heading, number, with_error
-from mixgrpo.report.inputs import BASE_CELL, BASE_SEED
+from mixgrpo.report.inputs import BASE_SEED
 from mixgrpo.report.remarks import missing, ours, training_legend
 from mixgrpo.report.scores import per_image
 from mixgrpo.report.statistics import Summary, summarise

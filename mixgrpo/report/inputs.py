@@ -8,13 +8,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mixgrpo.errors import UserError
 
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-"""For files whose every key is read here: an unknown key is a misspelt one."""
 LENIENT = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 """For files that hold more than a report needs."""
 
-BASE_CELL = "base"
-"""The untrained model: one set of images, at p_mix = 0, whatever the seeds and the p_mix of a table."""
 BASE_SEED = 0
 """The folder `seed0` is the only one that the base has."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from mixgrpo.config import BASE_CELL
 from mixgrpo.report.costs import cost_grids, cost_legend, cost_values, roles_of
 from mixgrpo.report.document import (
     Document,
@@ -19,7 +20,6 @@ from mixgrpo.report.document import (
     marks,
     with_error,
 )
-from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.overhead import Overhead
 from mixgrpo.report.published import Published
 from mixgrpo.report.remarks import facts, missing, training_legend

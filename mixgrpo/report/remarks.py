@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from mixgrpo.config import BASE_CELL
 from mixgrpo.report.document import Footnotes
-from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.table_spec import RowSpec, TableSpec
 from mixgrpo.report.words import enumerated, seed_words
 

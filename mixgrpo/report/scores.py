@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from mixgrpo.config import BASE_CELL
 from mixgrpo.errors import UserError
-from mixgrpo.report.inputs import BASE_CELL, BASE_SEED, LENIENT, parse_json, read_json, read_text
+from mixgrpo.report.inputs import BASE_SEED, LENIENT, parse_json, read_json, read_text
 
 TIDY = ["cell", "seed", "reward", "prompt_id", "noise_seed", "score"]
 FILE_COLUMNS = ["prompt_id", "seed", "score"]

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mixgrpo.report.inputs import STRICT, read_json
+from mixgrpo.config import STRICT
+from mixgrpo.report.inputs import read_json
 
 NFE_ROLES = ("rollout_nfe", "update_nfe")
 TIMED_ROLES = ("iteration_seconds", "image_seconds")

@@ -9,6 +9,8 @@ import shutil
 import time
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from mixgrpo.errors import UserError
 from mixgrpo.files import locked
 from mixgrpo.tiny.config import PretrainConfig, read_pretrain_config
@@ -42,7 +44,7 @@ def run(*, settings: Path, component: str, output: Path) -> None:
             temporary.mkdir()
             _train(component, config, temporary)
             _replace(temporary, output)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise UserError(
                 f"{output}: could not be written ({error}). Free some space or fix the permissions, and rerun."
             ) from None

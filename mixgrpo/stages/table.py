@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from mixgrpo.config import BASE_CELL
 from mixgrpo.files import write_text
 from mixgrpo.report import gains, latex, markdown, paper
 from mixgrpo.report.document import Document
-from mixgrpo.report.inputs import BASE_CELL
 from mixgrpo.report.overhead import read_overhead
 from mixgrpo.report.published import read_published
 from mixgrpo.report.scores import read_scores
