@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from mixgrpo.errors import UserError
 
 HASH_WHOLE_FILE_BELOW = 64 * 2**20
@@ -47,7 +49,7 @@ def write_with(path: Path, save: Callable[[Path], object]) -> None:
     with atomic(path) as temporary:
         try:
             save(temporary)
-        except RuntimeError as error:  # torch and safetensors report a failed write so
+        except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report it
             raise OSError(str(error).splitlines()[0]) from None
 
 

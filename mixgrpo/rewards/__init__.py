@@ -1,5 +1,7 @@
 """Reward models behind one protocol, a file each: the name in the config is the file's name.
 
+A file that starts with _ is what several rewards share.
+
 With models/ and tiny/ the only place that imports transformers. May import tiny, config, errors; never
 models.
 """
@@ -14,9 +16,6 @@ import torch
 from torch import Tensor
 
 from mixgrpo.errors import RewardError, UserError
-
-SHARED = ("clip",)
-"""Files that rewards are made from and that are no reward."""
 
 
 class Reward(Protocol):
@@ -76,8 +75,7 @@ def _excerpt(prompts: Sequence[str]) -> str:
 
 def module_of(name: str) -> ModuleType:
     """`mixgrpo/rewards/{name}.py`. UserError lists the files there are."""
-    files = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
-    names = [stem for stem in files if stem not in SHARED]
+    names = sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
     if name not in names:
         raise UserError(
             f"reward {name!r} is no file of mixgrpo/rewards/. There are: {', '.join(names)}."

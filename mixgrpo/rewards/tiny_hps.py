@@ -3,7 +3,7 @@
 import torch
 
 from mixgrpo.rewards import directory_of
-from mixgrpo.rewards.clip import ClipReward, load_clip
+from mixgrpo.rewards._clip import ClipReward, load_clip
 
 
 def load(path: str | None, device: torch.device) -> ClipReward:

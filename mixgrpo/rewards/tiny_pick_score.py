@@ -6,7 +6,7 @@ Pick Score is exp(logit scale) times the cosine, and is reported divided by 100;
 import torch
 
 from mixgrpo.rewards import directory_of
-from mixgrpo.rewards.clip import ClipReward, load_clip, logit_scale
+from mixgrpo.rewards._clip import ClipReward, load_clip, logit_scale
 
 
 def load(path: str | None, device: torch.device) -> ClipReward:

@@ -102,7 +102,7 @@ def loss_of_batch(
 
 
 def save_clip(model: CLIPModel, tokenizer: CLIPTokenizer, directory: Path) -> None:
-    """Model, tokenizer and preprocessing, as `mixgrpo/rewards/clip.py` and transformers load them."""
+    """Model, tokenizer and preprocessing, as `mixgrpo/rewards/_clip.py` and transformers load them."""
     size = {"height": SIZE, "width": SIZE}
     processor = CLIPImageProcessorPil(
         size=size, crop_size=size, do_center_crop=False, image_mean=list(MEAN), image_std=list(STD)

@@ -11,8 +11,9 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from mixgrpo.errors import UserError
-from mixgrpo.rewards import clip, load_reward
-from mixgrpo.rewards.clip import Preprocessing, load_clip, read_preprocessing
+from mixgrpo.rewards import _clip as clip
+from mixgrpo.rewards import load_reward
+from mixgrpo.rewards._clip import Preprocessing, load_clip, read_preprocessing
 from mixgrpo.tiny.grammar import parse, sample_captions
 from mixgrpo.tiny.render import render
 
@@ -125,4 +126,12 @@ def test_a_tokenizer_of_another_model_is_refused(weights: dict[str, str | None],
     data["added_tokens"].append(data["added_tokens"][0] | {"id": 999, "content": "<extra>"})
     file.write_text(json.dumps(data))
     with pytest.raises(UserError, match="belong to different models"):
+        load_reward("tiny_hps", str(tmp_path), CPU)
+
+
+def test_another_way_of_resizing_is_refused(weights: dict[str, str | None], tmp_path: Path):
+    shutil.copytree(str(weights["tiny_hps"]), tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"resample": 2}))
+    with pytest.raises(UserError, match="resample=2, wanted 3, bicubic"):
         load_reward("tiny_hps", str(tmp_path), CPU)

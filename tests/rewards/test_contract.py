@@ -15,7 +15,7 @@ from mixgrpo.tiny.render import render
 
 CPU = torch.device("cpu")
 FOLDER = Path(rewards.__file__).parent
-NAMES = sorted({f.stem for f in FOLDER.glob("[!_]*.py")} - set(rewards.SHARED))
+NAMES = sorted({f.stem for f in FOLDER.glob("[!_]*.py")})
 PROMPTS = sample_captions("tiny_hpd", "test", 5) + sample_captions("tiny_pick", "test", 4)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from PIL import Image
+from safetensors import SafetensorError
 
 from mixgrpo.errors import UserError
 from mixgrpo.rewards import load_reward
@@ -132,9 +133,12 @@ def test_an_unknown_component_lists_the_components(tmp_path: Path):
         train("sd3", tmp_path)
 
 
-def test_a_disk_that_refuses_is_the_users_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [OSError, SafetensorError])
+def test_a_disk_that_refuses_is_the_users_matter(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error("No space left on device")
 
     monkeypatch.setattr(judges, "save_judge", full)
     with pytest.raises(UserError, match=r"tiny_unified: could not be written.*No space left"):

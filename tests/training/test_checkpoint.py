@@ -94,3 +94,23 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path):
     assert load(path, before, key="k")
     assert before.iteration == 0
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+FULL_DISK_FOR_WEIGHTS = """
+import resource, sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from mixgrpo.files import write_with
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+write_with(Path(sys.argv[1]), lambda path: save_file({"w": torch.zeros(1000)}, path))
+"""
+
+
+def test_a_full_disk_for_weights_is_told_alike(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    command = [sys.executable, "-c", FULL_DISK_FOR_WEIGHTS, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "UserError" in run.stderr
+    assert "could not be written" in run.stderr
+    assert list(tmp_path.iterdir()) == []

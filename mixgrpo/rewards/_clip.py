@@ -18,6 +18,8 @@ from mixgrpo.errors import UserError
 BATCH = 48
 """Images in one forward pass."""
 MAX_CACHED_PROMPTS = 4096
+BICUBIC = 3
+"""PIL's number of the one way of resizing there is here."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Preprocessing:
 def read_preprocessing(directory: Path) -> Preprocessing:
     """From preprocessor_config.json, as CLIPImageProcessor writes it."""
     data = json.loads((directory / "preprocessor_config.json").read_text())
+    if data.get("resample", BICUBIC) != BICUBIC:
+        raise ValueError(f"resample={data['resample']}, wanted {BICUBIC}, bicubic")
     resize, crop = data["size"], data.get("crop_size")
     edge = resize.get("shortest_edge") if isinstance(resize, dict) else resize
     final = resize if edge is None else (crop or edge)
