@@ -22,7 +22,7 @@ from mixgrpo.files import write_text
 from mixgrpo.training.distributed import Distributed
 from mixgrpo.training.iteration import Trainer, iterate, load_trainer
 
-NUM_POSITIONS = 6
+NUM_POSITIONS = 4
 REPETITIONS = 1
 SECONDS = ("seconds", "rollout_seconds", "reward_seconds", "update_seconds")
 COUNTS = ("rollout_evaluations", "update_evaluations")
@@ -67,7 +67,7 @@ def positions(num_iterations: int) -> list[int]:
     """Iterations to measure, at the middle of equal shares of the schedule, so that their mean stands for all.
 
     >>> positions(60)
-    [5, 15, 25, 35, 45, 55]
+    [7, 22, 37, 52]
     """
     return [num_iterations * (2 * k + 1) // (2 * NUM_POSITIONS) for k in range(NUM_POSITIONS)]
 

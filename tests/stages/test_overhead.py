@@ -10,8 +10,9 @@ from mixgrpo.stages.overhead import positions
 
 
 def test_positions_stand_for_the_whole_schedule():
-    assert positions(60) == [5, 15, 25, 35, 45, 55]
-    assert positions(300)[0] == 25
+    assert positions(60) == [7, 22, 37, 52]
+    starts = [position * 5 // 25 for position in positions(60)]  # tau = 25 on the paper's clock
+    assert sum(starts) / 4 == sum(range(12)) / 12
     assert all(0 <= p < 4 for p in positions(4))
 
 
