@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from mixgrpo.errors import UserError
 from mixgrpo.provenance import planned_code
 
+TRACKERS = ("tensorboard", "wandb")
 Arguments = dict[str, dict[str, Any]]
 
 PATH: dict[str, Any] = {"type": Path, "required": True}
@@ -34,8 +36,7 @@ VERBS: dict[str, Arguments] = {
         "metrics": PATH,
         "tracker": {
             "default": os.environ.get("MIXGRPO_TRACKER"),
-            "choices": ["tensorboard", "wandb"],
-            "help": "also log there (default: environment variable MIXGRPO_TRACKER)",
+            "help": f"{' or '.join(TRACKERS)}: also log there (default: environment variable MIXGRPO_TRACKER)",
         },
     },
     "generate": {
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if planned is not None:
             refuse_other_code(planned)
+        refuse_missing_tracker(arguments.get("tracker"))
         importlib.import_module(f"mixgrpo.stages.{verb}").run(**arguments)
     except UserError as error:
         print(f"mixgrpo {verb}: error: {error}", file=sys.stderr)
@@ -101,6 +103,18 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def refuse_missing_tracker(tracker: str | None) -> None:
+    """UserError when the tracker asked for is unknown or not installed: accelerate would go on without it."""
+    if tracker is None:
+        return
+    if tracker not in TRACKERS:
+        raise UserError(f"tracker {tracker!r} is unknown. There are: {', '.join(TRACKERS)}.")
+    if importlib.util.find_spec(tracker) is None:
+        raise UserError(
+            f"tracker {tracker} is not installed. Install it (pip install {tracker}), or unset MIXGRPO_TRACKER."
+        )
 
 
 def refuse_other_code(planned: str) -> None:
