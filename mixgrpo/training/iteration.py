@@ -192,12 +192,7 @@ def optimise(
     settings, config = trainer.settings, trainer.settings.training
     device = trainer.distributed.device
     sampled = trainer.policy.num_evaluations
-    generators = [
-        seeded(settings.seed, "trained steps", iteration, prompt.id, image)
-        for prompt in prompts
-        for image in range(config.group_size)
-    ]
-    mask = trained_steps(settings.trained_steps, len(rollout.log_prob), generators=generators)
+    mask = mask_of_iteration(settings, prompts, len(rollout.log_prob), iteration)
     advantages = advantages_PG.flatten().to(device, torch.float32)
     per_update = []
     for index in range(config.num_updates):
@@ -233,6 +228,18 @@ def optimise(
         "learning_rate": config.learning_rate,
         "update_evaluations": (trainer.policy.num_evaluations - sampled) / num_images,
     }
+
+
+def mask_of_iteration(
+    settings: Settings, prompts: Sequence[Prompt], num_sde_steps: int, iteration: int
+) -> Tensor:
+    """(B, num_sde_steps) bool: the SDE steps of each image that enter the loss of this iteration."""
+    generators = [
+        seeded(settings.seed, "trained steps", iteration, prompt.id, image)
+        for prompt in prompts
+        for image in range(settings.training.group_size)
+    ]
+    return trained_steps(settings.trained_steps, num_sde_steps, generators=generators)
 
 
 def refuse_to_step(loss: Tensor, grad_norm: Tensor, *, iteration: int, update: int) -> None:
