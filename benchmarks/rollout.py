@@ -18,9 +18,10 @@ from mixgrpo.config import Settings, read_settings
 from mixgrpo.errors import UserError
 from mixgrpo.training.distributed import Distributed
 from mixgrpo.training.grpo import accumulate_gradients, images_of_update, trained_steps
-from mixgrpo.training.iteration import Trainer, load_trainer, rows_of_rank, sample
+from mixgrpo.training.grpo_iteration import sample
 from mixgrpo.training.metrics import Stopwatch
 from mixgrpo.training.rollout import plan_rollout
+from mixgrpo.training.trainer import Trainer, load_trainer, rows_of_rank
 
 DEFAULT = Path("results/tiny/runs/mixgrpo/seed0/settings.json")
 TAIL_RATIOS = {"MixGRPO": None, "Flash": 0.4, "Flash*": 0.2}

@@ -1,7 +1,6 @@
 """The verbs: parse, check that the code is what was planned, call one stage."""
 
 import argparse
-import importlib
 import importlib.util
 import os
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mixgrpo.errors import UserError
+from mixgrpo.imports import import_module
 from mixgrpo.provenance import planned_code
 
 TRACKERS = ("tensorboard", "wandb")
@@ -16,6 +16,7 @@ Arguments = dict[str, dict[str, Any]]
 
 PATH: dict[str, Any] = {"type": Path, "required": True}
 OPTIONAL_PATH: dict[str, Any] = {"type": Path, "default": None}
+PATHS: dict[str, Any] = {"type": Path, "required": True, "nargs": "+"}
 NAME: dict[str, Any] = {"required": True}
 
 VERBS: dict[str, Arguments] = {
@@ -24,6 +25,7 @@ VERBS: dict[str, Arguments] = {
         "dataset": NAME,
         "split": NAME,
         "num": {"type": int, "required": True},
+        "file": OPTIONAL_PATH,
         "output": PATH,
     },
     "embed": {"model": NAME, "base": PATH, "prompts": PATH, "output": PATH},
@@ -49,11 +51,12 @@ VERBS: dict[str, Arguments] = {
     },
     "score": {"images": PATH, "rewards": PATH, "index": PATH},
     "overhead": {
-        "settings": {"type": Path, "required": True, "nargs": "+"},
+        "settings": PATHS,
         "prompts": PATH,
         "embeddings": PATH,
         "output": PATH,
     },
+    "spread": {"settings": PATH, "prompts": PATH, "embeddings": PATH, "output": PATH},
     "table": {
         "spec": PATH,
         "scores": PATH,
@@ -61,12 +64,10 @@ VERBS: dict[str, Arguments] = {
         "csv": PATH,
         "md": PATH,
         "tex": PATH,
+        "html": PATH,
     },
-    "figure": {
-        "name": NAME,
-        "spec": PATH,
-        "outputs": {"type": Path, "required": True, "nargs": "+"},
-    },
+    "figure": {"spec": PATH, "outputs": PATHS},
+    "page": {"tables": PATHS, "figures": PATHS, "output": PATH},
 }
 
 
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         if planned is not None:
             refuse_other_code(planned)
         refuse_missing_tracker(arguments.get("tracker"))
-        importlib.import_module(f"mixgrpo.stages.{verb}").run(**arguments)
+        import_module(f"mixgrpo.stages.{verb}").run(**arguments)
     except UserError as error:
         print(f"mixgrpo {verb}: error: {error}", file=sys.stderr)
         return 1

@@ -63,9 +63,11 @@ class ModelConfig:
     path: str
     """Local directory in diffusers layout."""
     guidance: float = 3.5
-    """Guidance scale, embedded (FLUX)."""
+    """Guidance scale: embedded (FLUX), or classifier-free with both branches in one batch (SD3.5)."""
     resolution: int = 720
     """Height and width of training images, pixels."""
+    schedule: Literal["shifted", "sd3"] = "shifted"
+    """Noise levels of its sampler, in training and evaluation: uniform and shifted, or SD3.5's own scheduler's."""
 
     __pydantic_config__ = STRICT
 
@@ -82,8 +84,8 @@ class SamplingConfig:
     """Noise scale g(sigma): eta sqrt(sigma / (1 - sigma)), or eta."""
     eta: float = 0.7
     """Strength of the noise."""
-    sde_steps: Literal["window", "all"] = "window"
-    """SDE inside the window (MixGRPO), or at every step but the last (DanceGRPO)."""
+    sde_steps: Literal["window", "all_but_last", "all"] = "window"
+    """SDE inside the window (MixGRPO), at every step but the last (DanceGRPO), or at every step (Flow-GRPO)."""
     tail_ratio: float | None = None
     """r: Flash compresses the steps after the window to this share, by DPM-Solver++; None is plain ODE."""
     solver_order: Literal[1, 2, 3] = 2
@@ -108,9 +110,10 @@ class SamplingConfig:
             raise ValueError(
                 f"sampling.tail_ratio={self.tail_ratio} must be in (0, 1], or null for a plain ODE tail."
             )
-        if self.tail_ratio is not None and self.sde_steps == "all":
+        if self.tail_ratio is not None and self.sde_steps != "window":
             raise ValueError(
-                "sampling.tail_ratio needs a window: with sde_steps: all there is no tail. Set it to null."
+                f"sampling.tail_ratio needs a window: with sde_steps: {self.sde_steps} there is no tail. "
+                "Set it to null."
             )
 
 
@@ -152,6 +155,44 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters in place of full fine-tuning (Table 3)."""
+
+    rank: int
+    """r: inner dimension."""
+    alpha: int
+    """The adapters' output is scaled by alpha / rank."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.lora.{name}={getattr(self, name)} must be 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig:
+    """Flow-DPO in place of GRPO (Table 3): best and worst of each group are a pair."""
+
+    pairs: Literal["offline", "online"]
+    """Sampled from the base model, which stays the reference; or from the policy, which becomes it now and then."""
+    beta: float = 100.0
+    """Weight of the margin over the reference."""
+    num_levels: int = 40
+    """Noise levels at which each pair is compared in an iteration, dealt to its updates."""
+    reference_interval: int = 40
+    """Online: iterations of the paper's 300 after which the reference becomes the policy."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "num_levels", "reference_interval"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"dpo.{name}={getattr(self, name)} must be positive.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Iterations, groups and the optimiser (section 4.2)."""
 
@@ -180,6 +221,8 @@ class TrainingConfig:
     """Mixed precision of the forward pass, as accelerate names it; master weights are fp32."""
     checkpoint_interval: int = 20
     """Iterations between checkpoints."""
+    lora: LoraConfig | None = None
+    """Adapters that are trained; None trains all weights."""
 
     __pydantic_config__ = STRICT
 
@@ -219,6 +262,8 @@ class Settings:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     trained_steps: TrainedStepsConfig = field(default_factory=TrainedStepsConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    dpo: DpoConfig | None = None
+    """Flow-DPO; None is GRPO."""
     code: str = ""
     """Digest of the code this run was planned with (`mixgrpo.provenance`); a job with other code refuses."""
 
@@ -234,13 +279,31 @@ class Settings:
                 f"the last step is never optimised, so the size is at most {self.sampling.num_steps - 1}. "
                 "Shrink the window or add steps."
             )
-        available = (
-            self.window.size if self.sampling.sde_steps == "window" else self.sampling.num_steps - 1
-        )
+        available = self.num_sde_steps
         if self.trained_steps.count is not None and self.trained_steps.count > available:
             raise ValueError(
                 f"trained_steps.count={self.trained_steps.count} but only {available} steps are SDE steps."
             )
+        if self.sampling.tail_ratio is not None and self.model.schedule != "shifted":
+            raise ValueError(
+                f"sampling.tail_ratio={self.sampling.tail_ratio} compresses the schedule `shifted`, but the model has "
+                f"`{self.model.schedule}`. Set it to null."
+            )
+        if self.dpo is not None and self.dpo.num_levels % self.training.num_updates:
+            raise ValueError(
+                f"dpo.num_levels={self.dpo.num_levels} cannot be dealt to training.num_updates="
+                f"{self.training.num_updates} updates. Choose a multiple."
+            )
+
+    @property
+    def num_sde_steps(self) -> int:
+        """Steps of a rollout that are sampled by SDE."""
+        counts = {
+            "window": self.window.size,
+            "all_but_last": self.sampling.num_steps - 1,
+            "all": self.sampling.num_steps,
+        }
+        return counts[self.sampling.sde_steps]
 
 
 def parse(data: Any, *, where: str) -> Settings:

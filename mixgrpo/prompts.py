@@ -14,6 +14,8 @@ from mixgrpo.files import atomic, write_with
 from mixgrpo.records import Conditioning, Prompt
 
 COLUMNS = ("id", "prompt", "style")
+SHARED = "shared."
+"""Prefix, in an embeddings file, of tensors that all prompts have in common."""
 
 
 def prompt_id(dataset: str, text: str) -> str:
@@ -59,7 +61,8 @@ def read_prompts(path: Path) -> list[Prompt]:
 def write_embeddings(path: Path, cond: Conditioning, prompts: list[Prompt]) -> None:
     """Safetensors of `cond` (N rows), with the ids of the prompts as metadata."""
     metadata = {"prompt_ids": json.dumps([prompt.id for prompt in prompts])}
-    tensors = {name: tensor.contiguous() for name, tensor in cond.tensors.items()}
+    named = {**cond.tensors, **{f"{SHARED}{name}": t for name, t in cond.shared.items()}}
+    tensors = {name: tensor.contiguous() for name, tensor in named.items()}
     write_with(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
@@ -70,7 +73,7 @@ def read_embeddings(path: Path, prompts: list[Prompt]) -> Conditioning:
     try:
         with safe_open(path, framework="pt") as file:
             ids = json.loads((file.metadata() or {}).get("prompt_ids", "[]"))
-            cond = Conditioning({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"embeddings {path} are corrupt or truncated ({error}). Delete the file and rerun."
@@ -80,4 +83,5 @@ def read_embeddings(path: Path, prompts: list[Prompt]) -> Conditioning:
             f"embeddings {path} are of {len(ids)} other prompts than the {len(prompts)} asked for. "
             "Delete the file and rerun: the workflow makes it from the prompts."
         )
-    return cond
+    shared = {n.removeprefix(SHARED): t for n, t in tensors.items() if n.startswith(SHARED)}
+    return Conditioning({n: t for n, t in tensors.items() if not n.startswith(SHARED)}, shared)

@@ -5,7 +5,7 @@ tensors of a model; L the latent dimensions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,26 +13,29 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a model is conditioned on: text embeddings made once by the `embed` stage. Each tensor is (B, ...)."""
+    """What a model is conditioned on: text embeddings made once by the `embed` stage."""
 
     tensors: Mapping[str, Tensor]
+    """By name, (B, ...): a row for each image or prompt."""
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
+    """By name, (1, ...): the same for all rows, such as the embedding of the empty prompt."""
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
     def take(self, index: Tensor) -> "Conditioning":
         """Rows `index` (N,)."""
-        return Conditioning({name: tensor[index] for name, tensor in self.tensors.items()})
+        return Conditioning({n: tensor[index] for n, tensor in self.tensors.items()}, self.shared)
 
     def repeat_interleave(self, repeats: int) -> "Conditioning":
         """Each row `repeats` times, in place: (P, ...) -> (P G, ...)."""
-        return Conditioning(
-            {name: t.repeat_interleave(repeats, 0) for name, t in self.tensors.items()}
-        )
+        rows = {n: tensor.repeat_interleave(repeats, 0) for n, tensor in self.tensors.items()}
+        return Conditioning(rows, self.shared)
 
     def to(self, device: torch.device) -> "Conditioning":
         """All tensors on `device`."""
-        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
+        rows = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return Conditioning(rows, {n: tensor.to(device) for n, tensor in self.shared.items()})
 
 
 @dataclass(frozen=True)

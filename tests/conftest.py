@@ -17,6 +17,7 @@ from mixgrpo.stages import embed, pretrain, prompts
 
 torch.set_num_threads(1)
 
+SD3 = {"sd3": {"guidance": 2.0, "schedule": "sd3"}}
 REWARDS = ("tiny_hps", "tiny_image_reward")
 
 
@@ -26,20 +27,27 @@ class World:
 
     root: Path
 
+    model: str = "flux"
+
     @property
     def prompts(self) -> Path:
         return self.root / "prompts" / "tiny_hpd_train.tsv"
 
     @property
     def embeddings(self) -> Path:
-        return self.root / "embeddings" / "flux" / "tiny_hpd_train.safetensors"
+        return self.root / "embeddings" / self.model / "tiny_hpd_train.safetensors"
 
     def settings(self, **overrides) -> Settings:
         data = {
             "preset": "smoke",
             "seed": 0,
             "dataset": "tiny_hpd",
-            "model": {"name": "flux", "path": str(self.root / "models/flux"), "resolution": 32},
+            "model": {
+                "name": self.model,
+                "path": str(self.root / "models" / self.model),
+                "resolution": 32,
+                **SD3.get(self.model, {}),
+            },
             "rewards": {name: {"path": str(self.root / "models" / name)} for name in REWARDS},
             "training": {
                 "num_iterations": 6,
@@ -74,6 +82,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
                 "num_pictures": 120,
                 "vae_steps": 3,
                 "flow_steps": 3,
+                "sd3_steps": 3,
                 "clip_steps": 3,
                 "judge_steps": 3,
             }
@@ -85,10 +94,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     for split in ("train", "test"):
         tsv = root / "prompts" / f"tiny_hpd_{split}.tsv"
         prompts.run(dataset="tiny_hpd", split=split, num=8, output=tsv)
-        embed.run(
-            model="flux",
-            base=root / "models" / "flux",
-            prompts=tsv,
-            output=root / "embeddings" / "flux" / f"tiny_hpd_{split}.safetensors",
-        )
+        embed_split(made, split)
     return made
+
+
+@pytest.fixture(scope="session")
+def sd3_world(world: World) -> World:
+    """The same world with its second base model."""
+    settings, output = world.root / "pretrain.json", world.root / "models" / "sd3"
+    pretrain.run(settings=settings, component="sd3", output=output)
+    made = World(world.root, "sd3")
+    for split in ("train", "test"):
+        embed_split(made, split)
+    return made
+
+
+def embed_split(made: World, split: str) -> None:
+    embed.run(
+        model=made.model,
+        base=made.root / "models" / made.model,
+        prompts=made.root / "prompts" / f"tiny_hpd_{split}.tsv",
+        output=made.root / "embeddings" / made.model / f"tiny_hpd_{split}.safetensors",
+    )

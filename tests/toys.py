@@ -36,8 +36,14 @@ class ToyPolicy:
         inputs = torch.cat([x.flatten(1), cond.tensors["embedding"], time], 1)
         return self.network(inputs).view_as(x)
 
+    def conditional_velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        return self.velocity(x, sigma, cond)
+
     def decode(self, latents: Tensor) -> Tensor:
         return torch.sigmoid(latents.flatten(1)[:, :12]).view(-1, 3, 2, 2)
+
+    def save_weights(self, path: Path) -> None:
+        raise AssertionError("toys have no files")
 
     def load_weights(self, path: Path) -> None:
         raise AssertionError("toys have no files")

@@ -1,7 +1,8 @@
-"""The clipped objective (Eq. 8, 9), and the optional KL to the base model."""
+"""The clipped objective (Eq. 8, 9), the optional KL to the base model, and Flow-DPO's loss (Table 3)."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mixgrpo.algorithm.transition import Scale, latent_mean
 
@@ -57,3 +58,32 @@ def gaussian_kl(mean: Tensor, base_mean: Tensor, std: Scale) -> Tensor:
     """
     std = torch.as_tensor(std).to(mean.dtype)
     return latent_mean((mean - base_mean) ** 2 / (2 * std**2))
+
+
+def dpo_loss(
+    winner_error: Tensor,
+    loser_error: Tensor,
+    reference_winner_error: Tensor,
+    reference_loser_error: Tensor,
+    beta: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Flow-DPO: fit the winner better than the reference does, and more so than the loser.
+
+        e = mean ||v(x_sigma) - (eps - x0)||^2,    margin = (e_l - e_l_ref) - (e_w - e_w_ref)
+        loss = mean[ -log sigmoid(beta / 2 margin) ]
+
+    Errors e (N,) of the N compared pairs, of one noise for winner and loser. Returns the loss () and
+    detached metrics (): `dpo_margin`, and `dpo_accuracy`, the share of pairs with margin > 0.
+
+    >>> loss, metrics = dpo_loss(*torch.tensor([[0.4], [0.9], [0.5], [0.8]]), beta=10.0)
+    >>> loss, metrics["dpo_margin"], metrics["dpo_accuracy"]
+    (tensor(0.3133), tensor(0.2000), tensor(1.))
+    """
+    if not beta > 0:
+        raise ValueError(f"beta={beta} must be positive: at 0 nothing is learned.")
+    margin = (loser_error - reference_loser_error) - (winner_error - reference_winner_error)
+    loss = -functional.logsigmoid(beta / 2 * margin).mean()
+    return loss, {
+        "dpo_margin": margin.detach().mean(),
+        "dpo_accuracy": (margin.detach() > 0).to(margin.dtype).mean(),
+    }

@@ -1,9 +1,10 @@
-"""Noise levels of a trajectory: T shifted uniform steps (section 4.2), or Flash's shorter tail.
+"""Noise levels of a trajectory: T shifted uniform steps (section 4.2), SD3's own, or Flash's shorter tail.
 
 Step i goes from sigmas[i] to sigmas[i + 1]: a schedule costs `len(sigmas) - 1` evaluations.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,7 +20,35 @@ def shifted_sigmas(num_steps: int, shift: float) -> Tensor:
     >>> shifted_sigmas(4, shift=3.0)
     tensor([1.0000, 0.9000, 0.7500, 0.5000, 0.0000], dtype=torch.float64)
     """
-    return _shifted(_uniform(num_steps), shift)
+    return shifted(_uniform(num_steps), shift)
+
+
+def sd3_sigmas(num_steps: int, shift: float) -> Tensor:
+    """Noise levels of T steps as SD3.5's own scheduler makes them (`FlowMatchEulerDiscreteScheduler`).
+
+        u_i = 1 + (u_min - 1) i / (T - 1), i = 0..T-1,    u_min = shifted(1 / 1000);    sigma = shifted(u), then 0
+
+    The last step starts close to the image (0.009 for s = 3), so it may be an SDE step (Table 3). Returns
+    (T + 1,) float64.
+
+    >>> sd3_sigmas(4, shift=3.0)
+    tensor([1.0000, 0.8577, 0.6022, 0.0089, 0.0000], dtype=torch.float64)
+    """
+    if num_steps < 2:
+        raise ValueError(f"num_steps={num_steps} must be 2 or more.")
+    lowest = shifted(torch.tensor(1 / SD3_TRAINING_LEVELS, dtype=torch.float64), shift).item()
+    u = torch.linspace(1, lowest, num_steps, dtype=torch.float64)
+    return torch.cat([shifted(u, shift), torch.zeros(1, dtype=torch.float64)])
+
+
+SD3_TRAINING_LEVELS = 1000
+"""Noise levels that SD3.5 was trained on."""
+
+SCHEDULES: dict[str, Callable[[int, float], Tensor]] = {
+    "shifted": shifted_sigmas,
+    "sd3": sd3_sigmas,
+}
+"""Noise levels by `model.schedule`: (num_steps, shift) -> (T + 1,)."""
 
 
 def flash_sigmas(num_steps: int, shift: float, window: range, tail_ratio: float) -> Tensor:
@@ -37,7 +66,7 @@ def flash_sigmas(num_steps: int, shift: float, window: range, tail_ratio: float)
     num_tail = num_tail_steps(num_steps, window, tail_ratio)
     until_window_end = _uniform(num_steps)[: window.stop + 1]
     tail = until_window_end[-1] * _uniform(num_tail)[1:]
-    return _shifted(torch.cat([until_window_end, tail]), shift)
+    return shifted(torch.cat([until_window_end, tail]), shift)
 
 
 def num_tail_steps(num_steps: int, window: range, tail_ratio: float) -> int:
@@ -66,8 +95,8 @@ def _uniform(num_steps: int) -> Tensor:
     return 1 - torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
 
 
-def _shifted(u: Tensor, shift: float) -> Tensor:
-    """The time shift, written so that u = 1 gives sigma = 1 exactly whatever the shift."""
+def shifted(u: Tensor, shift: float) -> Tensor:
+    """The time shift s u / (1 + (s - 1) u), written so that u = 1 gives 1 exactly whatever the shift."""
     if not shift > 0:
         raise ValueError(f"shift={shift} must be positive: 1 leaves the steps uniform.")
     return shift * u / (shift * u + (1 - u))

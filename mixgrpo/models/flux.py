@@ -7,15 +7,13 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
-from mixgrpo.config import ModelConfig
-from mixgrpo.errors import UserError
+from mixgrpo.config import LoraConfig, ModelConfig
+from mixgrpo.models import _diffusers as common
 from mixgrpo.records import Conditioning
 
-DECODE_BATCH = 48
 PARTS = (
     "transformer",
     "vae",
@@ -53,16 +51,10 @@ class FluxPolicy:
 
     def __init__(self, network: FluxTransformer2DModel, vae: AutoencoderKL, config: ModelConfig):
         self.network: torch.nn.Module = network
-        self.vae = vae.eval().requires_grad_(False)
+        self.vae = vae
         self.guidance = config.guidance
         self.num_evaluations = 0
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        if config.resolution % (2 * factor):
-            raise UserError(
-                f"model.resolution={config.resolution} is not a multiple of {2 * factor}, the size of one token of "
-                f"{config.path}. Choose a multiple."
-            )
-        self.side = config.resolution // factor
+        self.side = common.latent_side(vae, config)
         self.image_ids = image_ids(self.side, vae.device)
         self.num_channels = network.config.in_channels
 
@@ -86,58 +78,40 @@ class FluxPolicy:
             return_dict=False,
         )[0].float()
 
-    @torch.no_grad()
+    def conditional_velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """The same: the guidance is embedded, there is no second branch."""
+        return self.velocity(x, sigma, cond)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1]."""
-        z = unpack(latents, self.side) / self.vae.config.scaling_factor
-        z = (z + self.vae.config.shift_factor).to(self.vae.dtype)
-        images = [self.vae.decode(part).sample.float() / 2 + 0.5 for part in z.split(DECODE_BATCH)]
-        return torch.cat(images).clamp(0, 1)
+        return common.decode(self.vae, unpack(latents, self.side))
+
+    def save_weights(self, path: Path) -> None:
+        """The transformer's weights, or its adapters."""
+        common.save_weights(self.network, path)
 
     def load_weights(self, path: Path) -> None:
-        """Weights of a tuned transformer; names and shapes must be this network's."""
-        try:
-            self.network.load_state_dict(load_file(path))
-        except Exception as error:
-            raise UserError(
-                f"{path}: not the weights of this transformer ({str(error).splitlines()[0]}). It may be truncated or "
-                "come from another base model: delete it and rerun, or name the base model it was trained from."
-            ) from None
+        """Take them up again."""
+        common.load_weights(self.network, path)
 
 
-def check_directory(path: Path) -> None:
-    """UserError unless `path` holds every part of a FLUX.1 diffusers directory."""
-    if not path.is_dir():
-        raise UserError(
-            f"model directory {path} does not exist. For preset tiny, `make reproduce` makes it."
-        )
-    missing = [part for part in PARTS if not any((path / part).glob("*"))]
-    if missing:
-        raise UserError(
-            f"model directory {path} is not a FLUX.1 diffusers directory: it lacks {', '.join(missing)}."
-        )
-
-
-def load(config: ModelConfig, device: torch.device) -> FluxPolicy:
+def load(config: ModelConfig, device: torch.device, lora: LoraConfig | None = None) -> FluxPolicy:
     """Transformer (fp32 master weights) and VAE of the diffusers directory `config.path`."""
     path = Path(config.path)
-    check_directory(path)
-    try:
-        network = FluxTransformer2DModel.from_pretrained(
-            path / "transformer", torch_dtype=torch.float32
-        )
-        vae = AutoencoderKL.from_pretrained(path / "vae", torch_dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"model directory {path} cannot be loaded: {error}. Delete it and make it again."
-        ) from None
-    return FluxPolicy(network.to(device), vae.to(device), config)
+    common.check_directory(path, PARTS, "FLUX.1")
+    network = common.load_part(
+        path / "transformer",
+        lambda part: FluxTransformer2DModel.from_pretrained(part, torch_dtype=torch.float32),
+    )
+    if lora is not None:
+        common.add_lora(network, lora)
+    return FluxPolicy(network.to(device), common.load_vae(path).to(device), config)
 
 
 @torch.no_grad()
 def embed(path: Path, texts: list[str], device: torch.device, batch_size: int = 64) -> Conditioning:
     """T5 states (N, S, D) and pooled CLIP states (N, D') of `texts`, as `FluxPipeline.encode_prompt` makes them."""
-    check_directory(path)
+    common.check_directory(path, PARTS, "FLUX.1")
     clip_tokenizer = AutoTokenizer.from_pretrained(path / "tokenizer")
     t5_tokenizer = AutoTokenizer.from_pretrained(path / "tokenizer_2")
     clip = CLIPTextModel.from_pretrained(path / "text_encoder").to(device).eval()

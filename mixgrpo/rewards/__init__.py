@@ -6,7 +6,6 @@ With models/ and tiny/ the only place that imports transformers. May import tiny
 models.
 """
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mixgrpo.errors import RewardError, UserError
+from mixgrpo.imports import import_module
 
 
 class Reward(Protocol):
@@ -80,7 +80,7 @@ def module_of(name: str) -> ModuleType:
         raise UserError(
             f"reward {name!r} is no file of mixgrpo/rewards/. There are: {', '.join(names)}."
         )
-    return importlib.import_module(f"mixgrpo.rewards.{name}")
+    return import_module(f"mixgrpo.rewards.{name}")
 
 
 def load_reward(name: str, path: str | None, device: torch.device) -> CheckedReward:

@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from mixgrpo.algorithm.schedule import shifted_sigmas
+from mixgrpo.algorithm.schedule import SCHEDULES
 from mixgrpo.config import STRICT, Settings, read_settings
 from mixgrpo.errors import UserError
 from mixgrpo.files import fingerprint, write_text
@@ -58,6 +58,7 @@ def run(
         "model": fingerprint(model) if model else None,
         "guidance": config.model.guidance,
         "resolution": config.model.resolution,
+        "schedule": config.model.schedule,
         "num_steps": wanted.num_steps,
         "shift": wanted.shift,
         "seed": wanted.seed,
@@ -77,7 +78,16 @@ def run(
             rows = read_prompts(prompts / f"{stem}.tsv")
             cond = read_embeddings(embeddings / f"{stem}.safetensors", rows)
             generate(
-                policy, base, rows, cond, wanted, names, keys, folder=index.parent, device=device
+                policy,
+                base,
+                rows,
+                cond,
+                wanted,
+                names,
+                keys,
+                schedule=config.model.schedule,
+                folder=index.parent,
+                device=device,
             )
     write_index(index, "sets", [describe(index.parent, name) for name in wanted.sets])
 
@@ -113,11 +123,12 @@ def generate(
     names: list[SetName],
     keys: dict[SetName, str],
     *,
+    schedule: str,
     folder: Path,
     device: torch.device,
 ) -> None:
     """All sets of one prompts file at once: they share the tuned model's steps."""
-    sigmas = shifted_sigmas(wanted.num_steps, wanted.shift)
+    sigmas = SCHEDULES[schedule](wanted.num_steps, wanted.shift)
     parts = {name: partial_directory(folder / name.directory, keys[name]) for name in names}
     todo = [
         row

@@ -20,7 +20,8 @@ from mixgrpo.algorithm.window import windows_of_run
 from mixgrpo.config import Settings, read_settings
 from mixgrpo.files import write_text
 from mixgrpo.training.distributed import Distributed
-from mixgrpo.training.iteration import Trainer, iterate, load_trainer
+from mixgrpo.training.iteration import iterate
+from mixgrpo.training.trainer import Trainer, load_trainer
 
 NUM_POSITIONS = 4
 REPETITIONS = 1
@@ -123,10 +124,9 @@ def paper_nfe(config: Settings) -> dict[str, float]:
         clock=training.window_clock,
         seed=config.seed,
     )
-    sde_steps = sampling.num_steps - 1 if sampling.sde_steps == "all" else config.window.size
     return {
         "rollout_nfe": mean_rollout_nfe(sampling.num_steps, windows, sampling.tail_ratio),
-        "update_nfe": config.trained_steps.count or sde_steps,
+        "update_nfe": config.trained_steps.count or config.num_sde_steps,
     }
 
 

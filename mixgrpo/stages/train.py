@@ -9,7 +9,6 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from mixgrpo.config import Settings, canonical, read_settings
@@ -18,8 +17,9 @@ from mixgrpo.files import fingerprint, locked, write_with
 from mixgrpo.provenance import digest, stage_modules
 from mixgrpo.training.checkpoint import TrainingState, load, save
 from mixgrpo.training.distributed import Distributed
-from mixgrpo.training.iteration import Trainer, iterate, load_trainer
+from mixgrpo.training.iteration import iterate
 from mixgrpo.training.metrics import MetricsFile
+from mixgrpo.training.trainer import Trainer, load_trainer
 
 
 def run(
@@ -51,8 +51,8 @@ def run(
         except UserError as error:
             raise UserError(f"{settings.parent}: {error}") from None
         if distributed.is_main:
-            weights = distributed.unwrap(trainer.policy.network).state_dict()
-            write_with(model, lambda temporary: save_file(weights, temporary))
+            trainer.policy.network = distributed.unwrap(trainer.policy.network)
+            trainer.policy.save_weights(model)
             write_with(
                 metrics, lambda temporary: shutil.copy(directory / "metrics.jsonl", temporary)
             )
@@ -66,7 +66,7 @@ def refuse_other_code(config: Settings, path: Path) -> None:
     if config.code not in ("", found):
         raise UserError(
             f"{path} was planned with other code (digest {config.code}, now {found}). Run the workflow again: it "
-            f"plans with the code as it is now. If the change was accepted with --touch, delete {path} first."
+            "plans with the code as it is now. `make accept` keeps what other code made."
         )
 
 
@@ -82,7 +82,12 @@ def train(trainer: Trainer, directory: Path, *, key: str) -> None:
     """Run the iterations that are left, keeping checkpoints and metrics in `directory`."""
     config, distributed = trainer.settings.training, trainer.distributed
     checkpoint = directory / "checkpoint.pt"
-    state = TrainingState(distributed.unwrap(trainer.policy.network), trainer.optimizer)
+    online = trainer.settings.dpo is not None and trainer.settings.dpo.pairs == "online"
+    state = TrainingState(
+        distributed.unwrap(trainer.policy.network),
+        trainer.optimizer,
+        reference=trainer.base.network if online and trainer.base is not None else None,
+    )
     load(checkpoint, state, key=key)
     rows = (
         MetricsFile(directory / "metrics.jsonl", completed=state.iteration)

@@ -1,6 +1,6 @@
 """Checkpoints that are complete and atomic: a run killed anywhere goes on as if it had not been.
 
-One file holds the weights, the optimizer, every generator's state and the iteration. The data position
+One file holds the trained weights, the optimizer, every generator's state and the iteration. The data position
 and all noise are functions of the iteration (`randomness.py`), so they need no state of their own.
 """
 
@@ -25,6 +25,8 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     iteration: int = 0
     """Iterations completed."""
+    reference: torch.nn.Module | None = None
+    """Online Flow-DPO: the network whose weights the policy's replace now and then."""
 
 
 def save(path: Path, state: TrainingState, *, key: str) -> None:
@@ -32,13 +34,17 @@ def save(path: Path, state: TrainingState, *, key: str) -> None:
 
     key: identifies the run (settings, code, base model, data); `load` refuses any other.
     """
-    content = {
+    weights = _trained(state.network)
+    content: dict[str, Any] = {
         "key": key,
         "iteration": state.iteration,
-        "network": state.network.state_dict(),
+        "network": weights,
         "optimizer": state.optimizer.state_dict(),
         "generators": _generator_states(),
     }
+    if state.reference is not None:
+        places = dict(state.reference.named_parameters())
+        content["reference"] = {name: places[name].detach() for name in weights}
     write_with(path, lambda temporary: torch.save(content, temporary))
 
 
@@ -71,11 +77,25 @@ def load(path: Path, state: TrainingState, *, key: str) -> bool:
             f"checkpoint {path} belongs to another run (key {found}, this run's is {key}): settings, code, base model "
             f"or prompts differ. Delete it to start over: rm {path}"
         )
-    state.network.load_state_dict(content["network"])
+    _restore(state.network, content["network"])
+    if state.reference is not None:
+        _restore(state.reference, content["reference"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.iteration = content["iteration"]
     _restore_generators(content["generators"])
     return True
+
+
+def _trained(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that training changes: all, or the adapters."""
+    return {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def _restore(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    places = dict(network.named_parameters())
+    for name, value in weights.items():
+        places[name].copy_(value)
 
 
 def _generator_states() -> dict[str, Any]:

@@ -5,13 +5,14 @@ noise they are one point: it is evaluated once per prompt and repeated only when
 changes no number. `sharing=False` evaluates every image at every step, for tests and benchmarks.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mixgrpo.algorithm.dpm import DPMSolver
-from mixgrpo.algorithm.schedule import flash_sigmas, shifted_sigmas
+from mixgrpo.algorithm.schedule import SCHEDULES, flash_sigmas
 from mixgrpo.algorithm.transition import (
     NOISES,
     gaussian_log_prob,
@@ -56,15 +57,19 @@ class Rollout:
     group_size: int
 
 
-def plan_rollout(config: SamplingConfig, window: range) -> Plan:
-    """The steps of a rollout whose window is `window` (Algorithms 1, 2; DanceGRPO: SDE at all steps but the last)."""
+def plan_rollout(config: SamplingConfig, window: range, schedule: str = "shifted") -> Plan:
+    """The steps of a rollout whose window is `window` (Algorithms 1, 2; baselines have SDE steps outside it).
+
+    schedule: a key of SCHEDULES.
+    """
     if config.tail_ratio is None:
-        sigmas = shifted_sigmas(config.num_steps, config.shift)
+        sigmas = SCHEDULES[schedule](config.num_steps, config.shift)
         tail = range(0)
     else:
         sigmas = flash_sigmas(config.num_steps, config.shift, window, config.tail_ratio)
         tail = range(window.stop, len(sigmas) - 1)
-    sde_steps = range(config.num_steps - 1) if config.sde_steps == "all" else window
+    baselines = {"all": range(config.num_steps), "all_but_last": range(config.num_steps - 1)}
+    sde_steps = baselines.get(config.sde_steps, window)
     return Plan(
         sigmas=sigmas,
         sde_steps=sde_steps,
@@ -130,6 +135,17 @@ def collect(
         cond=cond,
         group_size=group_size,
     )
+
+
+@torch.no_grad()
+def sample_ode(
+    policy: Policy, cond: Conditioning, sigmas: Tensor, noise: Tensor, *, micro_batch: int
+) -> Tensor:
+    """Samples (B, ...) of the plain ODE from noise (B, ...)."""
+    x = noise
+    for sigma, sigma_next in itertools.pairwise(sigmas):
+        x = ode_step(x, velocity_in_parts(policy, x, sigma, cond, micro_batch), sigma, sigma_next)
+    return x
 
 
 def velocity_in_parts(

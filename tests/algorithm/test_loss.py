@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from mixgrpo.algorithm.loss import gaussian_kl, grpo_loss
+from mixgrpo.algorithm.loss import dpo_loss, gaussian_kl, grpo_loss
 from mixgrpo.algorithm.transition import gaussian_log_prob
 
 RATIO = torch.tensor([1.5, 0.5, 1.5, 0.5], dtype=torch.float64)
@@ -101,3 +101,20 @@ def test_kl_to_itself_is_zero_and_stays_fp32():
     kl = gaussian_kl(mean, mean, torch.ones(2, 1).double())
     assert torch.equal(kl, torch.zeros(2))
     assert kl.dtype == torch.float32
+
+
+def test_dpo_loss_by_hand_and_its_gradient():
+    """margin = (0.9 - 0.8) - (0.4 - 0.5) = 0.2; d loss / d e_w = beta / 2 sigmoid(-beta / 2 margin)."""
+    winner, loser = torch.tensor([0.4], requires_grad=True), torch.tensor([0.9], requires_grad=True)
+    loss, metrics = dpo_loss(winner, loser, torch.tensor([0.5]), torch.tensor([0.8]), beta=10.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
+    slope = 5 / (1 + math.exp(1))
+    assert winner.grad.item() == pytest.approx(slope)
+    assert loser.grad.item() == pytest.approx(-slope)
+    assert metrics["dpo_accuracy"] == 1
+
+
+def test_dpo_loss_refuses_a_beta_that_teaches_nothing():
+    with pytest.raises(ValueError, match="beta=0"):
+        dpo_loss(*torch.zeros(4, 1), beta=0)

@@ -2,11 +2,12 @@ from fractions import Fraction
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixgrpo.algorithm.nfe import rollout_nfe
-from mixgrpo.algorithm.schedule import flash_sigmas, num_tail_steps, shifted_sigmas
+from mixgrpo.algorithm.schedule import flash_sigmas, num_tail_steps, sd3_sigmas, shifted_sigmas
 
 
 def unshifted(sigmas, shift):
@@ -89,3 +90,14 @@ def test_the_number_of_tail_steps_is_exact_where_floating_point_is_not():
 def test_a_schedule_that_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("num_steps", [2, 10, 28, 40])
+def test_sd3_schedule_is_that_of_its_own_scheduler(num_steps, shift):
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift)
+    scheduler.set_timesteps(num_steps)
+    sigmas = sd3_sigmas(num_steps, shift)
+    torch.testing.assert_close(sigmas.float(), scheduler.sigmas, rtol=0, atol=1e-6)
+    assert sigmas[0] == 1
+    assert sigmas[-1] == 0

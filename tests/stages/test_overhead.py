@@ -24,7 +24,7 @@ def report(world, tmp_path_factory):
         "flash": {"sampling": {"tail_ratio": 0.4}, "window": {"interval": 20}},
         "flash_star": {"sampling": {"tail_ratio": 0.2}, "window": {"strategy": "frozen"}},
         "dancegrpo": {
-            "sampling": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all"},
+            "sampling": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all_but_last"},
             "trained_steps": {"choice": "random", "count": 14},
         },
     }

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from mixgrpo.errors import RewardError, UserError
 from mixgrpo.rewards import CheckedReward
 from mixgrpo.stages import train
-from mixgrpo.training import iteration as iteration_module
+from mixgrpo.training import trainer as trainer_module
 from mixgrpo.training.distributed import Distributed
-from mixgrpo.training.iteration import iterate, load_trainer
+from mixgrpo.training.iteration import iterate
+from mixgrpo.training.trainer import load_trainer
 
 
 def arguments(world, folder: Path, **overrides) -> dict[str, Path]:
@@ -144,11 +145,11 @@ def test_other_settings_never_resume_this_progress(world, undisturbed, tmp_path,
         "flash": {"sampling": {"tail_ratio": 0.4}},
         "flash_star": {"sampling": {"tail_ratio": 0.2}, "window": {"strategy": "frozen"}},
         "dancegrpo": {
-            "sampling": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all"},
+            "sampling": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all_but_last"},
             "trained_steps": {"choice": "random", "count": 14},
         },
         "dancegrpo_4_first": {
-            "sampling": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all"},
+            "sampling": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all_but_last"},
             "trained_steps": {"choice": "first", "count": 4},
         },
     }.items(),
@@ -184,7 +185,7 @@ class FailingReward:
 
 def test_a_failed_reward_stops_before_any_step(world, tmp_path, monkeypatch):
     failing = CheckedReward("tiny_hps", FailingReward(float("nan")))
-    monkeypatch.setattr(iteration_module, "load_reward", lambda *args: failing)
+    monkeypatch.setattr(trainer_module, "load_reward", lambda *args: failing)
     with pytest.raises(UserError, match=r"tiny_hps is not finite") as caught:
         train.run(**arguments(world, tmp_path))
     assert str(tmp_path) in str(caught.value)

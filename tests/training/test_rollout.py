@@ -16,7 +16,7 @@ METHODS = {
     "mixgrpo": {},
     "flash": {"tail_ratio": 0.4},
     "flash_star": {"tail_ratio": 0.2},
-    "dancegrpo": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all"},
+    "dancegrpo": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all_but_last"},
 }
 
 
