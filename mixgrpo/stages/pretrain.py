@@ -17,6 +17,7 @@ from mixgrpo.tiny.config import PretrainConfig, read_pretrain_config
 
 COMPONENTS = {
     "flux": "mixgrpo.tiny.flux_base",
+    "sd3": "mixgrpo.tiny.sd3_base",
     "tiny_hps": "mixgrpo.tiny.preference",
     "tiny_pick_score": "mixgrpo.tiny.preference",
     "tiny_clip_score": "mixgrpo.tiny.preference",
@@ -29,7 +30,8 @@ COMPONENTS = {
 def run(*, settings: Path, component: str, output: Path) -> None:
     """Train `component` by the settings file and save it as the directory `output`, whole or not at all.
 
-    What was in `output` before is replaced. `output`/pretrain.json records the measurements.
+    What was in `output` before is replaced. `output`/pretrain.json records the measurements. `sd3` shares the
+    autoencoder of the base model `flux`, which has to be there, beside `output`.
     """
     if component not in COMPONENTS:
         raise UserError(

@@ -65,14 +65,18 @@ def train_autoencoder(images: Tensor, config: PretrainConfig) -> Encoded:
         num_steps=config.vae_steps,
         learning_rate=config.vae_learning_rate,
     )
-    latents, psnr = [], []
+    z, psnr = encode(vae, images), []
     with torch.no_grad():
-        for part in pixels.split(ENCODE_BATCH):
-            latents.append(vae.encode(part).latent_dist.mean)
         for part in pixels[:: max(1, len(pixels) // NUM_MEASURED)].split(ENCODE_BATCH):
             decoded = vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1)
             psnr.append(-10 * ((decoded - part) / 2).pow(2).mean((1, 2, 3)).log10())
-    z = torch.cat(latents)
     mean, std = float(z.mean()), float(z.std())
     vae.register_to_config(scaling_factor=1 / std, shift_factor=mean)
     return Encoded(vae, (z - mean) / std, float(torch.cat(psnr).mean()))
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """Means (N, 4, 8, 8) of the latents of images (N, 3, 32, 32) in [0, 1], neither shifted nor scaled."""
+    parts = (images * 2 - 1).split(ENCODE_BATCH)
+    return torch.cat([vae.encode(part).latent_dist.mean for part in parts])

@@ -32,6 +32,13 @@ class PretrainConfig:
     flow_learning_rate: float = 6.0e-3
     flow_average: float = 0.995
     """Decay per step of the average of the weights that is kept."""
+    sd3_steps: int = 400
+    """Of the second generator, which has the batch and the average of the first."""
+    sd3_learning_rate: float = 1.5e-2
+    sd3_blocks: int = 4
+    """Joint blocks of the second generator; the first half has SD3.5's second attention."""
+    sd3_caption_dropout: float = 0.1
+    """Share of pictures shown without their caption, for classifier-free guidance."""
     clip_steps: int = 300
     """Of the plain contrastive CLIP and of both preference CLIPs."""
     judge_steps: int = 300
@@ -51,8 +58,9 @@ class PretrainConfig:
                 f"vae_channels={list(self.vae_channels)} must be three multiples of 8: a 32 x 32 "
                 "picture becomes 8 x 8 latents, normalised in groups of 8 channels."
             )
-        if self.flow_average >= 1:
-            raise ValueError(f"flow_average={self.flow_average} must be below 1.")
+        for name in ("flow_average", "sd3_caption_dropout"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be below 1.")
 
 
 def parse(data: Any, *, where: str) -> PretrainConfig:

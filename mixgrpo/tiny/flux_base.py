@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextModel, T5EncoderModel
 
 from mixgrpo.tiny.autoencoder import LATENT_CHANNELS, train_autoencoder
 from mixgrpo.tiny.config import PretrainConfig
 from mixgrpo.tiny.fit import fit
+from mixgrpo.tiny.flow import HEAD, SAMPLING_SHIFT, flow_loss
 from mixgrpo.tiny.pictures import Pictures, for_generator
+from mixgrpo.tiny.render import SIZE
 from mixgrpo.tiny.samples import save_samples
 from mixgrpo.tiny.text import (
     T5_LENGTH,
@@ -22,12 +23,10 @@ from mixgrpo.tiny.text import (
     token_ids,
 )
 
-HEAD = 16
 ROPE_AXES = (4, 6, 6)
 GUIDANCE = 3.5
-TRAINING_SHIFT = 2.0
-"""Time shift of the noise levels seen in training."""
-SAMPLING_SHIFT = 3.0
+NUM_STEPS = 25
+"""Of the samples drawn."""
 
 
 def build_pipeline(vae: nn.Module, config: PretrainConfig) -> FluxPipeline:
@@ -56,19 +55,10 @@ def build_pipeline(vae: nn.Module, config: PretrainConfig) -> FluxPipeline:
     )
 
 
-def training_sigmas(batch: int) -> Tensor:
-    """Noise levels (B,): the time shift of sigmoid(normal), s u / (1 + (s - 1) u)."""
-    u = torch.randn(batch).sigmoid()
-    return TRAINING_SHIFT * u / (1 + (TRAINING_SHIFT - 1) * u)
-
-
 def train_flow(
     pipeline: FluxPipeline, latents: Tensor, texts: list[str], config: PretrainConfig
 ) -> float:
-    """Rectified flow: the network at (1 - sigma) x0 + sigma noise predicts noise - x0; mean squared error.
-
-    latents: (N, 4, 8, 8) of the N captions. The text encoders learn along. Returns the final loss.
-    """
+    """Transformer and text encoders on latents (N, 4, 8, 8) of the N captions; returns the final loss."""
     n, channels, side = len(latents), latents.shape[1], latents.shape[2]
     x0_N = FluxPipeline._pack_latents(latents, n, channels, side, side)
     image_ids = FluxPipeline._prepare_latent_image_ids(n, side // 2, side // 2, "cpu", x0_N.dtype)
@@ -78,19 +68,20 @@ def train_flow(
 
     def loss() -> Tensor:
         rows = torch.randint(n, (config.flow_batch,))
-        sigma, noise, x0 = training_sigmas(len(rows)), torch.randn(x0_N[rows].shape), x0_N[rows]
-        x = torch.lerp(x0, noise, sigma[:, None, None])
-        velocity = pipeline.transformer(
-            hidden_states=x,
-            encoder_hidden_states=pipeline.text_encoder_2(t5_ids[rows])[0],
-            pooled_projections=pipeline.text_encoder(clip_ids[rows]).pooler_output,
-            timestep=sigma,
-            img_ids=image_ids,
-            txt_ids=text_ids,
-            guidance=guidance,
-            return_dict=False,
-        )[0]
-        return functional.mse_loss(velocity, noise - x0)
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            return pipeline.transformer(
+                hidden_states=x,
+                encoder_hidden_states=pipeline.text_encoder_2(t5_ids[rows])[0],
+                pooled_projections=pipeline.text_encoder(clip_ids[rows]).pooler_output,
+                timestep=sigma,
+                img_ids=image_ids,
+                txt_ids=text_ids,
+                guidance=guidance,
+                return_dict=False,
+            )[0]
+
+        return flow_loss(x0_N[rows], velocity)
 
     networks = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
     return fit(
@@ -103,6 +94,21 @@ def train_flow(
     )
 
 
+def draw_samples(pipeline: FluxPipeline, captions: list[str], *, seed: int) -> Tensor:
+    """(N, 3, 32, 32) in [0, 1], one sample per caption."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        prompt=captions,
+        height=SIZE,
+        width=SIZE,
+        num_inference_steps=NUM_STEPS,
+        sigmas=[1 - i / NUM_STEPS for i in range(NUM_STEPS)],
+        max_sequence_length=pipeline.tokenizer_2.model_max_length,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="pt",
+    ).images
+
+
 def pretrain(component: str, config: PretrainConfig, directory: Path) -> dict[str, float]:
     """Train and save the base model with a picture of samples; returns what was measured."""
     pictures: Pictures = for_generator(config.num_pictures)
@@ -110,5 +116,7 @@ def pretrain(component: str, config: PretrainConfig, directory: Path) -> dict[st
     pipeline = build_pipeline(encoded.vae, config)
     loss = train_flow(pipeline, encoded.latents, pictures.captions, config)
     pipeline.save_pretrained(directory)
-    save_samples(pipeline, directory / "samples.png")
+    save_samples(
+        lambda captions: draw_samples(pipeline, captions, seed=0), directory / "samples.png"
+    )
     return {"autoencoder_psnr": encoded.psnr, "flow_loss": loss}

@@ -46,7 +46,7 @@ def _merged(symbols: list[str], pair: tuple[str, str]) -> list[str]:
     return result
 
 
-def clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer(length: int = CLIP_LENGTH) -> CLIPTokenizer:
     """Byte-pair encoding, merged until every word of the grammar is one token.
 
     The end token has the highest id: `CLIPTextModel` pools where the id is largest.
@@ -55,7 +55,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     tokens = [*letters, *(letter + WORD_END for letter in letters)]
     tokens += dict.fromkeys(first + second for first, second in merges)
     vocab = {token: index for index, token in enumerate([*tokens, START, END])}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
 
 
 def t5_tokenizer() -> T5TokenizerFast:
@@ -79,7 +79,7 @@ def clip_text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
         num_hidden_layers=2,
         num_attention_heads=4,
         projection_dim=width,
-        max_position_embeddings=CLIP_LENGTH,
+        max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

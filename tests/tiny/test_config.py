@@ -26,6 +26,7 @@ def test_an_empty_block_is_the_defaults_and_a_written_one_comes_back(tmp_path: P
         ({"vae_channels": [8, 8]}, r"vae_channels=\[8, 8\] must be three multiples of 8"),
         ({"vae_channels": [8, 8, -8]}, r"vae_channels=\(8, 8, -8\) must be positive"),
         ({"flow_average": 1.0}, r"flow_average=1.0 must be below 1"),
+        ({"sd3_caption_dropout": 1.0}, r"sd3_caption_dropout=1.0 must be below 1"),
         (None, r"test: pretraining settings do not hold"),
     ],
 )

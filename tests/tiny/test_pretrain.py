@@ -11,33 +11,13 @@ from safetensors import SafetensorError
 
 from mixgrpo.errors import UserError
 from mixgrpo.rewards import load_reward
-from mixgrpo.stages import pretrain
 from mixgrpo.tiny import judges
 from mixgrpo.tiny.degrade import degrade
 from mixgrpo.tiny.fit import seeded
+from mixgrpo.tiny.flux_base import draw_samples
 from mixgrpo.tiny.grammar import HELD_OUT_PAIRS, parse, sample_captions
 from mixgrpo.tiny.pictures import for_generator, for_judges
-from mixgrpo.tiny.samples import draw_samples
-
-STEPS = {"num_pictures": 64, "vae_steps": 3, "flow_steps": 3, "clip_steps": 3, "judge_steps": 3}
-
-
-def train(component: str, root: Path, **settings: object) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "settings.json").write_text(json.dumps(STEPS | settings))
-    output = root / component
-    pretrain.run(settings=root / "settings.json", component=component, output=output)
-    return output
-
-
-def content(directory: Path) -> dict[str, bytes]:
-    """Every file but the record of seconds, by name."""
-    files = (file for file in directory.rglob("*") if file.is_file())
-    return {
-        str(file.relative_to(directory)): file.read_bytes()
-        for file in files
-        if file.name != "pretrain.json"
-    }
+from tests.tiny.worlds import STEPS, content, train
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +109,8 @@ def test_a_second_training_replaces_the_first_and_leaves_nothing_of_it(tmp_path:
 
 
 def test_an_unknown_component_lists_the_components(tmp_path: Path):
-    with pytest.raises(UserError, match=r"'sd3' is no part.*flux, tiny_hps"):
-        train("sd3", tmp_path)
+    with pytest.raises(UserError, match=r"'sd2' is no part.*flux, sd3, tiny_hps"):
+        train("sd2", tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError, SafetensorError])
