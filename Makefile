@@ -1,8 +1,10 @@
 # Two commands matter: `make reproduce` and `make test`. Both set up what they need in .venv first.
 #   make reproduce                    base world, all tables and figures of config/, in the preset `tiny`
 #   make reproduce SEEDS=3            the same with training seeds 0, 1, 2
-#   make reproduce TABLES=table01     only this table (several: TABLES="table01 table01_gains")
+#   make reproduce TABLES="1 4"       only these tables, by number or name, or figures, by name
 #   make reproduce PRESET=smoke       another preset of config/presets/
+#   make status                       what is stale and why, what it would cost, what runs now
+#   make accept                       "I accept this change of code": what other code made stays as it is
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -19,7 +21,6 @@ VENV := .venv
 # is taken up again.
 STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr -d ' ')
 RESULTS := results/$(PRESET)
-SHOWN := $(or $(TABLES),table01)
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread a process, as many processes as cores: on small models threads only wait for each other.
@@ -29,23 +30,36 @@ export OMP_NUM_THREADS := 1
 SNAKEMAKE = PYTHONPATH=workflow/plugins snakemake --cores $(CORES) --logger brief \
 	--workflow-profile workflow/profiles/default
 
+ASKED = --preset "$(PRESET)" --seeds "$(SEEDS)" --tables "$(TABLES)" --cores $(CORES)
+
 .PHONY: help
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 	@echo "Also: make sweep, make bench, make lint, make report, make unlock."
 
+# Of the lines that planning.targets writes, the first are Snakemake's options, the second the tables.
 .PHONY: reproduce
 reproduce: $(STAMP)
-	@case "$(SEEDS)" in *[!0-9]*|0) echo "SEEDS=$(SEEDS): wanted a number of seeds, 1 or more." >&2; exit 2;; esac
-	@$(SNAKEMAKE) --config preset=$(PRESET) \
-		$(if $(SEEDS),"seeds=[$$(seq -s, 0 $$(($(SEEDS) - 1)))]") \
-		$(if $(TABLES),-- $(TABLES:%=$(RESULTS)/tables/%.md)) || { $(FAILED); }
-	@for table in $(SHOWN); do echo; cat $(RESULTS)/tables/$$table.md; done
-	@echo
-	@echo "Tables (markdown, csv, LaTeX):  $(RESULTS)/tables/"
-	@echo "Figures:                        $(RESULTS)/figures/"
-	@echo "What the base model draws:      $(RESULTS)/models/flux/samples.png"
-	@echo "Pictures of every cell:         $(RESULTS)/images/"
+	@asked=$$(python -m mixgrpo.planning.targets $(ASKED)); \
+	{ read -r options; read -r tables || true; } <<< "$$asked"; \
+	set -f; $(SNAKEMAKE) $$options || { $(FAILED); }; \
+	for table in $$tables; do echo; cat $(RESULTS)/tables/$$table.md; done; \
+	echo; \
+	echo "Tables (markdown, csv, LaTeX):  $(RESULTS)/tables/"; \
+	echo "Figures:                        $(RESULTS)/figures/"; \
+	! test -e $(RESULTS)/index.html || echo "Everything on one page:         $(RESULTS)/index.html"; \
+	echo "What the base models draw:      $(RESULTS)/models/*/samples.png"; \
+	echo "Pictures of every cell:         $(RESULTS)/images/"; \
+	echo "Wall time:                      $$((SECONDS / 60)) min $$((SECONDS % 60)) s on $(CORES) core(s)"
+
+.PHONY: status
+status: $(STAMP)
+	@python -m mixgrpo.planning.status $(ASKED)
+
+# Not for what is missing, nor for what would be made with other settings: only for other code.
+.PHONY: accept
+accept: $(STAMP)
+	@python -m mixgrpo.planning.accept $(ASKED)
 
 # Learning rates of every method on validation prompts: config/sweep.yaml. Some minutes for each method.
 .PHONY: sweep

@@ -41,6 +41,7 @@ rule all:
     input:
         collect("<results>/tables/{table}.md", table=TABLES),
         collect("<results>/figures/{figure}.png", figure=EXPERIMENT.figures),
+        "<results>/index.html",
 
 
 rule sweep:

@@ -3,21 +3,24 @@
 Longer than 300 lines: a table of mistakes, a row each, and one config folder that all tests break.
 """
 
+import csv
 import json
 import random
 import re
 import shutil
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from mixgrpo.config import Settings, parse
+from mixgrpo.config import Settings, canonical, parse
 from mixgrpo.errors import UserError
 from mixgrpo.planning import specs
 from mixgrpo.planning.layers import BLOCKS, merge
 from mixgrpo.planning.load import load
+from mixgrpo.planning.plan import Plan
 from mixgrpo.report.figure_spec import read_figure_spec
 from mixgrpo.report.table_spec import read_table_spec
 
@@ -68,9 +71,9 @@ def test_every_preset_resolves_to_settings_that_hold(preset):
 def test_config_yaml_is_the_default_of_every_setting():
     base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     for block in BLOCKS:
-        kind = next(field.type for field in fields(Settings) if field.name == block)
-        assert is_dataclass(kind)
-        assert json.loads(json.dumps(asdict(kind()))) == base[block]
+        field = next(field for field in fields(Settings) if field.name == block)
+        default = None if field.default is None else json.loads(json.dumps(asdict(field.type())))
+        assert default == base[block]
     assert set(base["rewards"]) == PAPER_ROLES
     assert len(set(base["rewards"].values())) == 1
 
@@ -85,7 +88,7 @@ def test_methods_of_table_1():
         0.7,
     )
     assert (dance.sampling.noise, dance.sampling.eta) == ("dance_grpo", 0.3)
-    assert (dance.sampling.sde_steps, dance.trained_steps.choice) == ("all", "random")
+    assert (dance.sampling.sde_steps, dance.trained_steps.choice) == ("all_but_last", "random")
     counts = {name: cells[name].settings.trained_steps.count for name in cells}
     assert counts["dancegrpo"] == 14
     assert counts["dancegrpo_4"] == counts["dancegrpo_4_first"] == 4
@@ -100,16 +103,160 @@ def test_methods_of_table_1():
     assert shortened == {300}
 
 
+def test_the_papers_49_models_are_trained_once_each():
+    experiment = load(ROOT / "config")
+    trained = {n: c for n, c in experiment.cells.items() if c.trained and c.group is None}
+    assert len(trained) == 49
+    assert len({canonical(cell.settings) for cell in trained.values()}) == 49
+    assert set(experiment.tables) - {"sweep"} == {f"table{k:02d}" for k in range(1, 15)}
+    shown = {name for table in experiment.tables for name in experiment.cells_of_table(table)}
+    assert set(trained) - shown == {"dancegrpo_8"}  # Figure 1
+
+
+def test_every_model_has_its_untrained_cell():
+    experiment = load(ROOT / "config")
+    assert {cell: experiment.base_of(cell) for cell in ("flash", "pick_exp", "base")} == {
+        "flash": "base",
+        "pick_exp": "base",
+        "base": "base",
+    }
+    assert experiment.base_of("sd3_mixgrpo") == experiment.base_of("base_sd3") == "base_sd3"
+
+
 def test_methods_differ_in_nothing_but_their_method():
     """A fair comparison: same prompts, budget and optimiser, up to the swept learning rate."""
-    cells = {name: cell for name, cell in load(ROOT / "config").cells.items() if cell.trained}
-    rest = [
-        {**asdict(cell.settings), "window": 0, "sampling": 0, "trained_steps": 0}
-        for cell in cells.values()
+    experiment = load(ROOT / "config")
+    for table, flux in (("table01", True), ("table03", False)):
+        cells = [experiment.cells[row.names[0]] for row in experiment.tables[table].rows]
+        rest = [
+            {**asdict(cell.settings), "window": 0, "sampling": 0, "trained_steps": 0, "dpo": 0}
+            for cell in cells
+            if cell.trained
+        ]
+        for settings in rest:
+            settings["training"].pop("learning_rate")
+            assert (settings["training"].pop("kl_weight") == 0) or not flux
+        assert all(settings == rest[0] for settings in rest)
+
+
+def test_settings_of_table_3():
+    cells = load(ROOT / "config").cells
+    flow, mix, dpo = (cells[f"sd3_{n}"].settings for n in ("flowgrpo", "mixgrpo", "dpo_online"))
+    assert (flow.sampling.sde_steps, flow.sampling.num_steps) == ("all", 10)
+    assert (flow.training.kl_weight, mix.training.kl_weight) == (0.001, 0.0)
+    assert (mix.window.size, mix.sampling.num_steps, mix.training.group_size) == (4, 10, 24)
+    assert (mix.training.lora.rank, mix.training.lora.alpha) == (32, 64)
+    assert (dpo.dpo.pairs, dpo.sampling.num_steps) == ("online", 40)
+    assert mix.model.schedule == "sd3"
+    assert mix.dpo is None
+
+
+@pytest.mark.parametrize("table", [f"table{k:02d}" for k in range(1, 15)])
+def test_every_published_value_is_shown_once(table):
+    experiment = load(ROOT / "config")
+    sheet = experiment.tables[table]
+    with (ROOT / "config/published" / sheet.published).open(newline="") as lines:
+        header, *rows = csv.reader(lines)
+    shown = sorted(row.published for row in sheet.rows if row.published is not None)
+    assert shown == list(range(len(rows)))
+    columns = [experiment.columns[role].published for role in sheet.columns]
+    wanted = {f"{view.published}{column}" for view in sheet.test_sets for column in columns}
+    numbers = {name for k, name in enumerate(header) if is_number(rows[-1][k])}
+    keys = {"p_mix", "shift_interval", "window_size", "window_stride", "solver_order"}
+    assert numbers - keys <= wanted
+
+
+def is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9.]+", text))
+
+
+def test_a_cross_dataset_table_has_four_views():
+    spec = json.loads(specs.table_json(load(ROOT / "config"), "table11"))
+    assert (spec["kind"], spec["published"]) == ("paper", "config/published/table11.csv")
+    assert spec["views"][3] == {
+        "title": "Experiment 2, out-of-domain",
+        "dataset": "tiny_hpd",
+        "split": "test",
+        "p_mix": 0.8,
+        "gains_p_mix": 1.0,
+        "published_prefix": "exp2_ood_",
+    }
+    first = spec["rows"][0]
+    cells = [entry["cell"] for entry in first["entries"]]
+    assert cells == ["mixgrpo_frozen", "mixgrpo_frozen", "pick_frozen", "pick_frozen"]
+    assert first["entries"][0] == {
+        "cell": "mixgrpo_frozen",
+        "base": "base",
+        "trained": ["tiny_hps", "tiny_image_reward", "tiny_pick_score"],
+        "p_mix": None,
+        "metrics": [],
+    }
+    assert {key: first[key] for key in ("label", "published_row", "group", "value")} == {
+        "label": "Frozen",
+        "published_row": 0,
+        "group": None,
+        "value": None,
+    }
+
+
+def test_table_10_samples_one_model_in_many_ways():
+    experiment = load(ROOT / "config")
+    entries = [
+        row["entries"][0] for row in json.loads(specs.table_json(experiment, "table10"))["rows"]
     ]
-    for settings in rest:
-        settings["training"].pop("learning_rate")
-    assert all(settings == rest[0] for settings in rest)
+    assert [(entry["cell"], entry["p_mix"]) for entry in entries] == [
+        ("base", None),
+        *(("mixgrpo", share) for share in (0.2, 0.4, 0.6, 0.8, 1.0)),
+    ]
+    assert entries[0]["trained"] == []
+
+
+def test_counted_columns_name_the_metrics_of_every_seed():
+    experiment = load(ROOT / "config", {"seeds": [0, 1]})
+    rows = json.loads(specs.table_json(experiment, "table06"))["rows"]
+    runs = "results/tiny/runs/mixgrpo_window2"
+    assert rows[0]["entries"][0]["metrics"] == [
+        f"{runs}/seed{seed}/metrics.jsonl" for seed in (0, 1)
+    ]
+
+
+def test_what_is_timed_is_timed_side_by_side():
+    experiment = load(ROOT / "config")
+    timed = set(experiment.timed_cells("flux"))
+    assert {"dancegrpo", "dancegrpo_8", "flash_r06", "flash_star_r03"} < timed
+    assert "base" not in timed
+    assert experiment.timed_cells("sd3") == []
+    assert experiment.spread_cell("flux") == "mixgrpo"
+
+
+def test_a_figure_names_what_it_reads():
+    experiment = load(ROOT / "config")
+    spec = json.loads(specs.figure_json(experiment, "figure01"))
+    assert (spec["draw"], spec["base"], spec["spread"]) == ("trade_off", "base", None)
+    assert (spec["scores"], spec["overhead"]) == (
+        "results/tiny/scores",
+        "results/tiny/overhead/flux.json",
+    )
+    files = specs.figure_files(experiment, "figure01")
+    assert "results/tiny/scores/base/seed0/index.json" in files
+    assert "results/tiny/runs/flash/seed0/metrics.jsonl" in files
+    shares = [
+        cell["p_mix"] for cell in json.loads(specs.figure_json(experiment, "figure05"))["cells"]
+    ]
+    assert shares == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert json.loads(specs.figure_json(experiment, "figure_sd3"))["base"] == "base_sd3"
+
+
+def test_own_prompts_are_a_text_file(folder):
+    (folder.parent / "mine.txt").write_text("a red circle\n")
+    own = {"name": "mine", "splits": {"train": 1}, "files": {"train": "mine.txt"}}
+    edit(folder, "presets/tiny.yaml", datasets={"mine": own})
+    plan = Plan(load(folder))
+    wildcards = SimpleNamespace(dataset="mine", split="train")
+    assert plan.prompts_file(wildcards) == ["mine.txt"]
+    assert plan.prompts_option(wildcards) == "--file mine.txt"
+    (folder.parent / "mine.txt").unlink()
+    assert "datasets.mine.files.train: there is no file mine.txt" in mistakes(folder)[0]
 
 
 def test_the_base_does_not_depend_on_how_others_train(folder):
@@ -129,14 +276,19 @@ def test_seeds_of_the_command_line_and_of_the_sweep():
 
 def test_image_sets_are_what_tables_and_figures_ask_for():
     experiment = load(ROOT / "config")
-    assert experiment.image_sets("mixgrpo") == [
-        ("tiny_hpd", "test", 0.8),
-        ("tiny_hpd", "test", 1.0),
-    ]
+    usual = [("tiny_hpd", "test", 0.8), ("tiny_hpd", "test", 1.0)]
+    assert experiment.image_sets("flash_heun") == usual
+    cross = [("tiny_pick", "test", 0.8), ("tiny_pick", "test", 1.0)]
+    for cell in ("mixgrpo_exp", "pick_exp", "pick_window1"):
+        assert experiment.image_sets(cell) == usual + cross
+    swept = [("tiny_hpd", "test", share) for share in (0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert experiment.image_sets("mixgrpo") == swept + cross
     assert experiment.image_sets("base") == [
         ("tiny_hpd", "test", 0.0),
         ("tiny_hpd", "validation", 0.0),
+        ("tiny_pick", "test", 0.0),
     ]
+    assert experiment.image_sets("base_sd3") == [("tiny_hpd", "test", 0.0)]
 
 
 def test_specs_are_what_the_stages_read(tmp_path):
@@ -163,6 +315,7 @@ def test_layout_of_yaml_is_no_setting(folder):
 
 
 def test_all_mistakes_at_once(folder):
+    trained = [name for name, cell in load(folder).cells.items() if cell.trained and not cell.group]
     edit(folder, "presets/tiny.yaml", training={"learning_rat": 1})
     edit(folder, "methods/flash.yaml", sampling={"tail_ratio": 1.5})
     edit(folder, "cells.yaml", odd={"method": "flahs"})
@@ -175,11 +328,12 @@ def test_all_mistakes_at_once(folder):
         + ", ".join(sorted(f.name for f in fields(training())))
         + ".",
         "config/methods/flash.yaml: sampling.tail_ratio=1.5 must be in (0, 1], or null for a plain ODE tail. "
-        "(in flash)",
+        "(in flash, flash_heun, flash_order1, flash_order3)",
         "config/cells.yaml: odd.method: 'flahs' is not known; did you mean 'flash'? There are: dancegrpo, "
-        "flash, flash_star, mixgrpo.",
-        "config/sweep.yaml: cells: 'mixgpro' is not known; did you mean 'mixgrpo'? There are: dancegrpo, "
-        "dancegrpo_4, dancegrpo_4_first, flash, flash_star, mixgrpo, odd.",
+        "dpo_offline, dpo_online, flash, flash_star, flowgrpo, mixgrpo.",
+        "config/sweep.yaml: cells: 'mixgpro' is not known; did you mean 'mixgrpo'? There are: "
+        + ", ".join(sorted([*trained, "odd"]))
+        + ".",
     ]
 
 
@@ -197,26 +351,26 @@ def training():
         ),
         ("config.yaml", {"training": {"betas": [0.9]}}, r"config/config.yaml: training.betas"),
         (
-            "config.yaml",
-            {"window": {"size": 30}},
-            r"config/config.yaml: window.size=30 does not fit sampling.num_steps=25.*\(in .*mixgrpo",
-        ),
-        (
-            "presets/tiny.yaml",
-            {"training": {"num_updates": 5}},
-            r"config/config.yaml, config/presets/tiny.yaml: training.group_size=12 cannot be dealt",
+            "cells.yaml",
+            {"mixgrpo_window6": {"window": {"size": 30}}},
+            r"config/cells.yaml, config/config.yaml: .*window.size=30 does not fit sampling.num_steps=25",
         ),
         (
             "cells.yaml",
-            {"x": {"method": "flash"}},
-            r"cells.yaml: x: has the same settings as flash",
+            {"flash": {"training": {"num_updates": 5}}},
+            r"config/config.yaml, config/cells.yaml: training.group_size=12 cannot be dealt",
+        ),
+        (
+            "cells.yaml",
+            {"x": {"method": "flash_star"}},
+            r"cells.yaml: x: has the same settings as flash_star",
         ),
         ("cells.yaml", {"x": {}}, r"cells.yaml: x: got {}, wanted `method:`"),
         ("cells.yaml", {"X/y": {"method": "flash"}}, r"cells.yaml: X/y: a cell's name is a folder"),
         (
             "cells.yaml",
             {"base": {"training": {}}},
-            r"cells.yaml: base: got .* says `trained: false` alone",
+            r"cells.yaml: base: got .* says `trained: false` and its model, nothing",
         ),
         (
             "cells.yaml",
@@ -230,6 +384,91 @@ def training():
             r"cells.yaml: .*weight=0.0 must be positive",
         ),
         (
+            "cells.yaml",
+            {"base_sd3": None},
+            r"cells.yaml: base_sd3: got None, wanted `method:`, or `trained: false`",
+        ),
+        (
+            "cells.yaml",
+            {"sd3_mixgrpo": {"model": "sd4"}},
+            r"cells.yaml: sd3_mixgrpo.model: 'sd4' is not known; did you mean 'sd3'",
+        ),
+        (
+            "cells.yaml",
+            {"flash": {"dpo": {"pairs": "onlin"}}},
+            r"cells.yaml: flash.dpo.pairs: got 'onlin'",
+        ),
+        ("cells.yaml", {"flash": {"dpo": 3}}, r"cells.yaml: flash.dpo: got 3, .* or null"),
+        (
+            "cells.yaml",
+            {"flash": {"window": None}},
+            r"flash.window: got None, wanted a block of keys\.",
+        ),
+        (
+            "models/sd3.yaml",
+            {"training": {"lora": {"rnk": 8}}},
+            r"models/sd3.yaml: training.lora.rnk: unknown key.*did you mean 'rank'",
+        ),
+        (
+            "models/sd3.yaml",
+            {"training": {"lora": {"rank": 0}}},
+            r"models/sd3.yaml: training.lora.rank=0 must be 1 or more. \(in sd3_dpo_offline, ",
+        ),
+        (
+            "tables.yaml",
+            {"tables": {"table11": {"rows": [{"cells": ["mixgrpo"], "label": "x"}]}}},
+            r"tables.table11.*the row 'x' names 1 cells, not 2",
+        ),
+        (
+            "tables.yaml",
+            {"tables": {"table11": {"dataset": "hpdv2"}}},
+            r"table11: a table names its `dataset`, or its `views`",
+        ),
+        (
+            "tables.yaml",
+            {"tables": {"table02": {"groups": {"In Domain": ["hps"]}}}},
+            r"table02: groups: 'hps' is no column of this table",
+        ),
+        (
+            "tables.yaml",
+            {"tables": {"table10": {"rows": [{"cell": "flash", "label": "x", "p_mix": 1.2}]}}},
+            r"table10.rows.0.*p_mix=1.2 must be in \[0, 1\]",
+        ),
+        (
+            "tables.yaml",
+            {
+                "tables": {
+                    "table01": {
+                        "rows": [
+                            {"cell": "sd3_mixgrpo", "label": "x"},
+                            {"cell": "base", "label": "y"},
+                        ]
+                    }
+                }
+            },
+            r"table01.columns: times are of one model, but the rows have flux, sd3",
+        ),
+        (
+            "figures.yaml",
+            {"figure03": {"draw": "image_gird"}},
+            r"figure03.draw: 'image_gird' is not known; did you mean 'image_grid'",
+        ),
+        (
+            "figures.yaml",
+            {"figure03": {"num_prompts": None}},
+            r"figure03: num_prompts is missing: a figure of images",
+        ),
+        (
+            "figures.yaml",
+            {"figure02": {"rows": [{"cell": "base", "label": "x"}], "reads": ["spread"]}},
+            r"figure02.rows: spread is measured of trained cells",
+        ),
+        (
+            "presets/tiny.yaml",
+            {"models": {"other": {"name": "flux", "path": "x"}}},
+            r"models.other: flux plays flux already",
+        ),
+        (
             "tables.yaml",
             {"tables": {"table01": {"columns": ["fid"]}}},
             r"table01.columns: 'fid' is not known",
@@ -241,8 +480,8 @@ def training():
         ),
         (
             "tables.yaml",
-            {"tables": {"table01": {"kin": 1}}},
-            r"table01.kin: unknown key.*did you mean 'kind'",
+            {"tables": {"table01": {"spli": 1}}},
+            r"table01.spli: unknown key.*did you mean 'split'",
         ),
         ("tables.yaml", {"tables": {"table01": {"split": "tset"}}}, r"table01.split: got 'tset'"),
         (
@@ -258,27 +497,27 @@ def training():
         (
             "tables.yaml",
             {"tables": {"table01": {"rows": [{"cell": "mixgpro", "label": "x"}]}}},
-            r"table01.rows: 'mixgpro' is not known; did you mean 'mixgrpo'",
+            r"table01.rows: 'x': 'mixgpro' is not known; did you mean 'mixgrpo'",
         ),
         (
             "tables.yaml",
             {"tables": {"table01": {"rows": [{"cell": "base", "label": "x", "published": 9}]}}},
-            r"table01.rows: base: no row 9 in table01.csv; it has 7",
+            r"table01.rows: 'x': no row 9 in table01.csv; it has 7",
         ),
         (
             "tables.yaml",
-            {"columns": {"pick_score": {"published": "pick"}}},
-            r"pick_score: table01.csv has no such column. 'pick' is not known",
+            {"columns": {"image_seconds": {"published": "time"}}},
+            r"image_seconds: table09.csv has no such column. 'time' is not known",
         ),
         (
             "figures.yaml",
-            {"figure99": {"draws": "metrics", "title": "", "caption": ""}},
+            {"figure99": {"draw": "image_grid", "reads": ["metrics"], "title": "", "caption": ""}},
             r"figures.yaml: figure99.rows: missing",
         ),
         (
             "figures.yaml",
             {"training_curves": {"rows": [{"cell": "base", "label": "x"}]}},
-            r"training_curves.rows: 'base' is not trained",
+            r"training_curves.rows: 'x': 'base' is not trained",
         ),
         ("sweep.yaml", {"key": "training.lr"}, r"sweep.yaml: training.lr: unknown key"),
         (
@@ -376,6 +615,27 @@ def test_mistakes_of_text(folder, file, old, new, message):
 
 def test_command_line_knows_preset_and_seeds_only(folder):
     assert "'learning_rate' is not known" in mistakes(folder, {"learning_rate": 1})[0]
+
+
+def test_a_model_needs_its_untrained_cell_and_its_file(folder):
+    text = (folder / "cells.yaml").read_text()
+    (folder / "cells.yaml").write_text(
+        text.replace("base_sd3:\n  trained: false\n  model: sd3\n", "")
+    )
+    for sheet in ("tables.yaml", "figures.yaml"):
+        replace(folder, sheet, "cell: base_sd3", "cell: base")
+    (folder / "models/flux.yaml").unlink()
+    found = mistakes(folder)
+    assert "the model 'sd3' has no untrained cell" in found[-1]
+    assert "there is no config/models/flux.yaml that says what training on it changes" in found[0]
+    assert len(found) == 2
+
+
+def test_a_cell_trains_on_prompts_that_are_there(folder):
+    replace(folder, "presets/tiny.yaml", "{train: 240, test: 96}", "{test: 96}")
+    found = mistakes(folder)
+    assert "tiny_pick has no split `train` to train on" in found[0]
+    assert "(in pick_mixgrpo, " in found[0]
 
 
 def test_missing_file(folder):

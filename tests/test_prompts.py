@@ -102,3 +102,37 @@ def test_a_lock_waits_for_the_process_that_holds_it(tmp_path: Path, capsys):
             waited = time.monotonic() - start
     assert waited > 0.3
     assert "waiting for it to end" in capsys.readouterr().err
+
+
+def test_a_text_file_of_own_prompts_is_cleaned_and_deduplicated(tmp_path: Path):
+    text = "  a red  circle \n\na blue ring\na red circle\nune étoile\n"
+    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
+    output = tmp_path / "p.tsv"
+    stage.run(dataset="mine", split="test", num=3, output=output, file=tmp_path / "mine.txt")
+    texts = ["a red circle", "a blue ring", "une étoile"]
+    assert read_prompts(output) == [Prompt(prompt_id("mine", t), t, "own") for t in texts]
+    stage.run(dataset="mine", split="test", num=2, output=output, file=tmp_path / "mine.txt")
+    assert [prompt.text for prompt in read_prompts(output)] == texts[:2]
+
+
+def test_a_text_file_with_too_few_prompts_or_no_text_is_refused(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("a\na\nb\n")
+    arguments = {"dataset": "mine", "split": "test", "output": tmp_path / "p.tsv"}
+    with pytest.raises(UserError, match="2 different prompts, but the preset asks for 3"):
+        stage.run(**arguments, num=3, file=tmp_path / "mine.txt")
+    with pytest.raises(UserError, match="a prompt on each line"):
+        stage.run(**arguments, num=1, file=tmp_path / "no.txt")
+    (tmp_path / "mine.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="a prompt on each line"):
+        stage.run(**arguments, num=1, file=tmp_path / "mine.txt")
+
+
+def test_what_all_prompts_share_is_kept_apart(tmp_path: Path):
+    cond = Conditioning({"states": torch.arange(6.0).view(2, 3)}, {"states": torch.ones(1, 3)})
+    write_embeddings(tmp_path / "e.safetensors", cond, ROWS)
+    back = read_embeddings(tmp_path / "e.safetensors", ROWS)
+    assert torch.equal(back.tensors["states"], cond.tensors["states"])
+    assert torch.equal(back.shared["states"], cond.shared["states"])
+    taken = back.take(torch.tensor([1])).repeat_interleave(2)
+    assert len(taken) == 2
+    assert torch.equal(taken.shared["states"], cond.shared["states"])

@@ -1,4 +1,4 @@
-"""cells.yaml resolved: config.yaml <- preset <- method <- cell <- the preset's own word on the cell."""
+"""cells.yaml resolved: config.yaml <- preset <- model <- method <- cell <- the preset's own word on the cell."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,52 @@ from mixgrpo.planning.sheets import PresetSheet, Sweep
 CELL_NAME = re.compile("[a-z0-9_]+")
 
 
-def read_cells(files: Files, sheet: PresetSheet, seeds: tuple[int, ...]) -> dict[str, Cell]:
+class Layers:
+    """The layers of cells; those that many cells share are read once."""
+
+    def __init__(self, files: Files, sheet: PresetSheet) -> None:
+        self.files, self.sheet = files, sheet
+        findings, others = files.findings, ("preset", "seeds", "evaluation")
+        self.common = [read_layer(findings, files.name("config.yaml"), "", files.base, others)]
+        for preset in files.presets:
+            data = {key: value for key, value in preset.data.items() if key in (*ROLES, *BLOCKS)}
+            self.common.append(read_layer(findings, preset.file, "", data))
+        self.models, self.methods = (
+            {
+                name: read_layer(findings, files.name(f"{folder}/{name}.yaml"), "", data)
+                for name, data in found.items()
+            }
+            for folder, found in (("models", files.models), ("methods", files.methods))
+        )
+
+    def of(self, cell: str) -> list[Layer]:
+        """What decides the settings of `cell`, the last one first heard; all its keys are known."""
+        block, findings = self.files.cells[cell], self.files.findings
+        file, others = self.files.name("cells.yaml"), ("method", "trained")
+        above = [read_layer(findings, file, f"{cell}.", block, others)]
+        if cell in self.sheet.cells:
+            place = blame(f"cells.{cell}", self.files.presets).file
+            own = self.sheet.cells[cell]
+            above.append(read_layer(findings, place, f"cells.{cell}.", own))
+        if "method" in block:
+            above.insert(0, self.methods[block["method"]])
+        said = blame("model", [*self.common, *above])
+        model = said.data.get("model")
+        if isinstance(model, str) and model in self.models:
+            above.insert(0, self.models[model])
+        elif isinstance(model, str) and model in self.sheet.models:
+            wanted = self.files.name(f"models/{model}.yaml")
+            message = (
+                f"there is no {wanted} that says what training on it changes; {{}} is nothing."
+            )
+            findings.add(said.file, f"{said.prefix}model", message)
+        return [*self.common, *above]
+
+
+def read_cells(files: Files, layers: Layers, seeds: tuple[int, ...]) -> dict[str, Cell]:
     """Every cell of cells.yaml whose settings hold."""
     cells: dict[str, Cell] = {}
+    sheet = layers.sheet
     for cell in sheet.cells.keys() - files.cells.keys():
         place = blame(f"cells.{cell}", files.presets).file
         files.findings.add(place, f"cells.{cell}", unknown(cell, files.cells))
@@ -24,14 +67,14 @@ def read_cells(files: Files, sheet: PresetSheet, seeds: tuple[int, ...]) -> dict
         if not is_cell(files, cell, block):
             continue
         trained = "method" in block
-        settings = resolve(files, cell, layers_of(files, cell, sheet), sheet, trained=trained)
+        settings = resolve(files, cell, layers.of(cell), sheet, trained=trained)
         if settings is not None:
             cells[cell] = Cell(settings=settings, trained=trained, seeds=seeds if trained else (0,))
     return cells
 
 
 def is_cell(files: Files, cell: str, block: Any) -> bool:
-    """Whether a block of cells.yaml names its method, or says that it is untrained and nothing else."""
+    """Whether a block of cells.yaml names its method, or says that it is untrained and of which model."""
     file, findings = files.name("cells.yaml"), files.findings
     if not CELL_NAME.fullmatch(str(cell)):
         findings.add(
@@ -41,35 +84,14 @@ def is_cell(files: Files, cell: str, block: Any) -> bool:
         findings.add(file, cell, f"got {block!r}, wanted `method:`, or `trained: false`.")
     elif "method" in block and block["method"] not in [*files.methods]:
         findings.add(file, f"{cell}.method", unknown(block["method"], files.methods))
-    elif "trained" in block and block != {"trained": False}:
-        findings.add(file, cell, f"got {block!r}; an untrained cell says `trained: false` alone.")
+    elif "trained" in block and {**block, "model": 0} != {"trained": False, "model": 0}:
+        message = (
+            f"got {block!r}; an untrained cell says `trained: false` and its model, nothing else."
+        )
+        findings.add(file, cell, message)
     else:
         return True
     return False
-
-
-def layers_of(files: Files, cell: str, sheet: PresetSheet) -> list[Layer]:
-    """What decides the settings of `cell`, the last one first heard; all its keys are known."""
-    block, findings = files.cells[cell], files.findings
-    method = block.get("method")
-    layers = [
-        read_layer(
-            findings, files.name("config.yaml"), "", files.base, ("preset", "seeds", "evaluation")
-        )
-    ]
-    for preset in files.presets:
-        data = {key: value for key, value in preset.data.items() if key in (*ROLES, *BLOCKS)}
-        layers.append(read_layer(findings, preset.file, "", data))
-    if method is not None:
-        layers.append(
-            read_layer(findings, files.name(f"methods/{method}.yaml"), "", files.methods[method])
-        )
-    layers.append(
-        read_layer(findings, files.name("cells.yaml"), f"{cell}.", block, ("method", "trained"))
-    )
-    own = sheet.cells.get(cell, {})
-    place = blame(f"cells.{cell}", files.presets).file
-    return [*layers, read_layer(findings, place, f"cells.{cell}.", own)]
 
 
 def resolve(
@@ -104,12 +126,12 @@ def resolve(
             }
             for role, weight in rewards.items()
         },
-        **({block: data.get(block, {}) for block in BLOCKS} if trained else {}),
+        **{block: data[block] for block in BLOCKS if trained and block in data},
     }
     checked = check(Settings, settings)
     for problem in checked.problems:
-        named = re.findall(r"(?:([a-z_]+)\.)?([a-z_]+)=", problem.message)
-        keys = [f"{block or problem.key}.{name}" for block, name in named] or [problem.key]
+        named = re.findall(r"((?:[a-z_]+\.)*)([a-z_]+)=", problem.message)
+        keys = [f"{block or f'{problem.key}.'}{name}" for block, name in named] or [problem.key]
         if problem.key.startswith("rewards."):
             keys = ["rewards"]
         places = [blame(key, layers) for key in keys]
@@ -119,11 +141,15 @@ def resolve(
 
 
 def sweep_cells(
-    files: Files, sheet: PresetSheet, sweep: Sweep, known: Mapping[str, Cell]
+    files: Files, layers: Layers, sweep: Sweep, known: Mapping[str, Cell]
 ) -> dict[str, Cell]:
     """A cell for every value in every cell that is swept."""
     file, cells = files.name("sweep.yaml"), {}
-    trained = [name for name, block in files.cells.items() if block != {"trained": False}]
+    trained = [
+        name
+        for name, block in files.cells.items()
+        if isinstance(block, Mapping) and "method" in block
+    ]
     for name in sweep.cells:
         if name not in trained:
             files.findings.add(file, "cells", unknown(name, trained))
@@ -133,8 +159,8 @@ def sweep_cells(
             tried = read_layer(files.findings, file, "", nested(sweep.key, value))
             if not tried.says(sweep.key):
                 return {}
-            layers = [*layers_of(files, name, sheet), tried]
-            settings = resolve(files, name, layers, sheet, trained=True)
+            swept = [*layers.of(name), tried]
+            settings = resolve(files, name, swept, layers.sheet, trained=True)
             if settings is not None:
                 cells[sweep_name(name, value)] = Cell(
                     settings=settings,

@@ -9,6 +9,7 @@ import re
 import types
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -40,10 +41,17 @@ class Checked(Generic[T]):
 
 def check(kind: type[T], data: Any) -> Checked[T]:
     """`data` as the frozen dataclass `kind`, or all that is wrong with it; nothing is converted or guessed."""
+    wanted: Any = kind
     try:
-        return Checked(TypeAdapter(kind).validate_json(json.dumps(data, default=str)), [])
+        return Checked(adapter(wanted).validate_json(json.dumps(data, default=str)), [])
     except ValidationError as error:
         return Checked(None, [explain(kind, problem) for problem in error.errors()])
+
+
+@cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """What reads a `kind`; made once, for making it is slow."""
+    return TypeAdapter(kind)
 
 
 def explain(kind: type, problem: Any) -> Problem:
@@ -75,19 +83,41 @@ def unknown_key(name: object, names: Iterable[str]) -> str:
     return f"unknown key. {unknown(name, names)}"
 
 
-def keys_at(kind: Any, location: Iterable[str | int]) -> list[str]:
-    """Field names of the dataclass that `location` leads to inside `kind`."""
+@cache
+def type_at(kind: Any, location: tuple[str | int, ...]) -> Any:
+    """Type of what `location` leads to inside `kind`."""
     for part in location:
-        inner = next((k for k in get_args(kind) if is_dataclass(k)), kind)
-        kind = inner if get_origin(kind) in (Union, types.UnionType) else kind
+        kind = not_null(kind)
         if is_dataclass(kind):
             kind = get_type_hints(kind)[str(part)]
         else:
             kind = get_args(kind)[-1 if get_origin(kind) is dict else 0]
-    return [field.name for field in fields(kind)] if is_dataclass(kind) else []
+    return kind
 
 
-class StrictLoader(yaml.SafeLoader):
+def not_null(kind: Any) -> Any:
+    """The dataclass in `a dataclass | None`; any other type as it is."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return next((inner for inner in get_args(kind) if is_dataclass(inner)), kind)
+    return kind
+
+
+@cache
+def keys_at(kind: Any, location: tuple[str | int, ...]) -> list[str]:
+    """Field names of the dataclass that `location` leads to inside `kind`."""
+    found = not_null(type_at(kind, location))
+    return [field.name for field in fields(found)] if is_dataclass(found) else []
+
+
+def may_be_null(kind: Any, location: tuple[str | int, ...]) -> bool:
+    """Whether null may stand there."""
+    return type(None) in get_args(type_at(kind, location))
+
+
+FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class StrictLoader(FAST):
     """YAML in which 1e-5 is a number and a key that stands twice is a mistake."""
 
     def __init__(self, stream: Any):
@@ -134,7 +164,7 @@ class Findings:
     def add(self, file: str, key: str, message: str, *, seen_in: str | None = None) -> None:
         """One mistake. `seen_in`: a name that inherits it, listed after the message."""
         stem = key.rpartition(".")[2]
-        said = message.startswith(f"{stem}.") or message.startswith(f"{key}=") or not key
+        said = not key or message.startswith((f"{stem}.", f"{key}.", f"{key}="))
         places = self.found.setdefault(f"{file}: {message if said else f'{key}: {message}'}", [])
         if seen_in is not None and seen_in not in places:
             places.append(seen_in)

@@ -1,16 +1,26 @@
 """What the sheets in config/ say of one another: every name that one uses, another must define."""
 
+import ast
 import csv
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mixgrpo.config import BASE_CELL, canonical
+from mixgrpo.config import canonical
 from mixgrpo.planning.checking import Findings, unknown
 from mixgrpo.planning.experiment import Cell
-from mixgrpo.planning.sheets import OVERHEAD_ROLES, Column, Figure, PresetSheet, Table
-from mixgrpo.provenance import keys_of, modules_in
+from mixgrpo.planning.sheets import (
+    METRIC_ROLES,
+    SWEEP,
+    TIMED_ROLES,
+    Column,
+    Figure,
+    PresetSheet,
+    Table,
+)
+from mixgrpo.provenance import ROOT, keys_of, modules_in, parse
 
 
 @dataclass(frozen=True)
@@ -33,56 +43,98 @@ def crosscheck(
 ) -> None:
     """Add what does not hold to `findings`. cells: those whose settings hold, of all that are `named`."""
     check_equal_cells(findings, f"{folder.name}/cells.yaml", cells)
+    if all(name in cells for name in named):
+        check_bases(findings, f"{folder.name}/cells.yaml", cells)
+    check_training_prompts(findings, f"{folder.name}/cells.yaml", sheet, cells)
     check_roles(findings, folder.name, sheet, shown.columns)
-    check_files(findings, f"{folder.name}/presets", sheet)
-    trained = {name for name, cell in cells.items() if cell.trained}
+    check_files(findings, folder, sheet)
     for name, table in shown.tables.items():
         file, prefix = f"{folder.name}/tables.yaml", f"tables.{name}."
-        if name == "sweep":
+        if name == SWEEP:
             file, prefix = f"{folder.name}/sweep.yaml", ""
         else:
             check_rows(findings, file, prefix, table, named)
-        check_prompts(findings, file, prefix, table, sheet)
+        for view in table.test_sets:
+            key = f"{prefix}views" if table.views else f"{prefix}dataset"
+            check_prompts(findings, file, key, view.dataset, table.split, sheet)
         check_columns(findings, file, prefix, table, sheet, shown.columns)
-        if table.kind == "gains" and (BASE_CELL not in named or BASE_CELL in trained):
-            message = f"gains are over the cell {BASE_CELL!r}, which must be there and untrained."
-            findings.add(file, f"{prefix}kind", message)
+        check_timed(findings, file, prefix, table, cells)
         if table.published is not None:
             check_published(findings, folder, file, prefix, table, shown.columns)
     for name, figure in shown.figures.items():
-        file, prefix = f"{folder.name}/figures.yaml", f"{name}."
-        check_rows(findings, file, prefix, figure, named)
-        check_prompts(findings, file, prefix, figure, sheet)
-        if name not in modules_in("report"):
-            findings.add(file, name, f"there is no mixgrpo/report/{name}.py to draw it.")
-        for row in figure.rows:
-            if figure.draws == "metrics" and row.cell in cells and row.cell not in trained:
-                message = f"{row.cell!r} is not trained: it has no metrics to draw."
-                findings.add(file, f"{prefix}rows", message)
+        check_figure(findings, f"{folder.name}/figures.yaml", name, figure, sheet, cells, named)
+
+
+def check_figure(
+    findings: Findings,
+    file: str,
+    name: str,
+    figure: Figure,
+    sheet: PresetSheet,
+    cells: Mapping[str, Cell],
+    named: Collection[str],
+) -> None:
+    """It can be drawn, its cells are there, and were trained where training is shown."""
+    check_rows(findings, file, f"{name}.", figure, named)
+    if figure.dataset is not None:
+        check_prompts(findings, file, f"{name}.dataset", figure.dataset, figure.split, sheet)
+    if figure.draw not in drawers():
+        findings.add(file, f"{name}.draw", unknown(figure.draw, drawers()))
+    shown = [cells[row.names[0]] for row in figure.rows if row.names[0] in cells]
+    models = {cell.settings.model.name for cell in shown}
+    for read in figure.reads:
+        for row in figure.rows if read in ("metrics", "settings") else ():
+            cell = row.names[0]
+            if cell in cells and not cells[cell].trained:
+                message = f"{row.label!r}: {cell!r} is not trained: it has no {read} to draw."
+                findings.add(file, f"{name}.rows", message)
+        if read in ("overhead", "spread") and len(models) > 1:
+            message = (
+                f"{read} is measured for one model, but the rows have {', '.join(sorted(models))}."
+            )
+            findings.add(file, f"{name}.rows", message)
+        trained = len(shown) < len(figure.rows) or any(cell.trained for cell in shown)
+        if read in ("overhead", "spread") and not trained:
+            findings.add(
+                file, f"{name}.rows", f"{read} is measured of trained cells; there is none."
+            )
+
+
+@cache
+def drawers() -> list[str]:
+    """Files of mixgrpo/report/ that define `draw`."""
+    bodies = {name: parse(f"mixgrpo.report.{name}", ROOT).body for name in modules_in("report")}
+    return [
+        name
+        for name, body in bodies.items()
+        if any(isinstance(part, ast.FunctionDef) and part.name == "draw" for part in body)
+    ]
 
 
 def check_rows(
     findings: Findings, file: str, prefix: str, shown: Table | Figure, named: Collection[str]
 ) -> None:
-    """Every row shows a cell that there is."""
+    """Every row shows cells that there are."""
     for row in shown.rows:
-        if row.cell not in named:
-            findings.add(file, f"{prefix}rows", unknown(row.cell, named))
+        for name in row.names:
+            if name not in named:
+                findings.add(file, f"{prefix}rows", f"{row.label!r}: {unknown(name, named)}")
 
 
 def check_prompts(
-    findings: Findings, file: str, prefix: str, shown: Table | Figure, sheet: PresetSheet
+    findings: Findings,
+    file: str,
+    key: str,
+    dataset: str,
+    split: str | None,
+    sheet: PresetSheet,
 ) -> None:
     """The preset has the dataset and its split."""
-    if shown.dataset is None:
-        return
-    if shown.dataset not in sheet.datasets:
-        findings.add(file, f"{prefix}dataset", unknown(shown.dataset, sheet.datasets))
-        return
-    splits = sheet.datasets[shown.dataset].splits
-    if shown.split not in splits:
-        message = f"{shown.dataset} has no such split. {unknown(shown.split, splits)}"
-        findings.add(file, f"{prefix}split", message)
+    if dataset not in sheet.datasets:
+        findings.add(file, key, unknown(dataset, sheet.datasets))
+    elif split not in sheet.datasets[dataset].splits:
+        splits = sheet.datasets[dataset].splits
+        findings.add(file, key, f"{dataset} has no such split. {unknown(split, splits)}")
 
 
 def check_columns(
@@ -97,9 +149,20 @@ def check_columns(
     for role in table.columns:
         if role not in columns:
             findings.add(file, f"{prefix}columns", unknown(role, columns))
-        elif role not in OVERHEAD_ROLES and role not in sheet.reward_models:
-            fillers = [*sheet.reward_models, *OVERHEAD_ROLES]
+        elif role not in (*sheet.reward_models, *METRIC_ROLES, *TIMED_ROLES):
+            fillers = [*sheet.reward_models, *METRIC_ROLES, *TIMED_ROLES]
             findings.add(file, f"{prefix}columns", unknown(role, fillers))
+
+
+def check_timed(
+    findings: Findings, file: str, prefix: str, table: Table, cells: Mapping[str, Cell]
+) -> None:
+    """Times are compared within one model."""
+    names = [name for row in table.rows for name in row.names if name in cells]
+    models = {cells[name].settings.model.name for name in names}
+    if table.needs_overhead and len(models) > 1:
+        message = f"times are of one model, but the rows have {', '.join(sorted(models))}."
+        findings.add(file, f"{prefix}columns", message)
 
 
 def check_equal_cells(findings: Findings, file: str, cells: Mapping[str, Cell]) -> None:
@@ -113,23 +176,62 @@ def check_equal_cells(findings: Findings, file: str, cells: Mapping[str, Cell]) 
                 findings.add(file, name, message)
 
 
+def check_bases(findings: Findings, file: str, cells: Mapping[str, Cell]) -> None:
+    """Every model has one untrained cell, which the gains of its cells are over."""
+    bases: dict[str, str] = {}
+    for name, cell in cells.items():
+        if not cell.trained:
+            other = bases.setdefault(cell.settings.model.name, name)
+            if other != name:
+                findings.add(file, name, f"is the same untrained model as {other}. Show that cell.")
+    for name, cell in cells.items():
+        model = cell.settings.model.name
+        if cell.trained and cell.group is None and model not in bases:
+            message = f"the model {model!r} has no untrained cell (`trained: false`, `model: ...`)"
+            findings.add(file, "cells", f"{message} to measure gains over. Add one.", seen_in=name)
+
+
+def check_training_prompts(
+    findings: Findings, file: str, sheet: PresetSheet, cells: Mapping[str, Cell]
+) -> None:
+    """There are prompts to train on."""
+    splits = {dataset.name: dataset.splits for dataset in sheet.datasets.values()}
+    for name, cell in cells.items():
+        if cell.trained and "train" not in splits[cell.settings.dataset]:
+            message = f"{cell.settings.dataset} has no split `train` to train on. Give it one in the preset."
+            findings.add(file, "dataset", message, seen_in=name)
+
+
 def check_roles(
     findings: Findings, folder: str, sheet: PresetSheet, columns: Mapping[str, Column]
 ) -> None:
-    """Each reward has one role, and a column that says how it is printed."""
-    players: dict[str, str] = {}
-    for role, reward in sheet.reward_models.items():
-        other = players.setdefault(reward.name, role)
-        if other != role:
-            message = f"{reward.name} plays {other} already."
-            findings.add(f"{folder}/presets", f"reward_models.{role}", message)
+    """What plays a role plays no other, for results are kept by its name; each reward has a column."""
+    blocks: dict[str, Mapping[str, Any]] = {
+        "models": sheet.models,
+        "reward_models": sheet.reward_models,
+        "datasets": sheet.datasets,
+    }
+    for block, roles in blocks.items():
+        players: dict[str, str] = {}
+        for role, player in roles.items():
+            other = players.setdefault(player.name, role)
+            if other != role:
+                message = f"{player.name} plays {other} already."
+                findings.add(f"{folder}/presets", f"{block}.{role}", message)
+    for role in sheet.reward_models:
         if role not in columns:
             message = f"no column for the reward {role!r}. Add one."
             findings.add(f"{folder}/tables.yaml", "columns", message)
 
 
-def check_files(findings: Findings, file: str, sheet: PresetSheet) -> None:
-    """What plays a role is a file of the package, or a name that a stage knows."""
+def check_files(findings: Findings, folder: Path, sheet: PresetSheet) -> None:
+    """What plays a role is a file of the package, or a name that a stage knows; prompt files are there."""
+    file = f"{folder.name}/presets"
+    own = {role: dataset for role, dataset in sheet.datasets.items() if dataset.files}
+    for role, dataset in own.items():
+        for split, path in dataset.files.items():
+            if not (folder.parent / path).is_file():
+                findings.add(file, f"datasets.{role}.files.{split}", f"there is no file {path}.")
     known: dict[str, tuple[Mapping[str, Any], list[str]]] = {
         "models": (sheet.models, modules_in("models")),
         "reward_models": (sheet.reward_models, modules_in("rewards")),
@@ -137,7 +239,7 @@ def check_files(findings: Findings, file: str, sheet: PresetSheet) -> None:
     }
     for block, (players, names) in known.items():
         for role, player in players.items():
-            if player.name not in names:
+            if player.name not in names and not (block == "datasets" and role in own):
                 findings.add(file, f"{block}.{role}.name", unknown(player.name, names))
 
 
@@ -160,11 +262,15 @@ def check_published(
     for row in table.rows:
         if row.published is not None and not 0 <= row.published < len(rows):
             message = (
-                f"{row.cell}: no row {row.published} in {path.name}; it has {len(rows)}, from 0."
+                f"{row.label!r}: no row {row.published} in {path.name}; it has {len(rows)}, from 0."
             )
             findings.add(file, f"{prefix}rows", message)
     for role in table.columns:
-        wanted = columns[role].published if role in columns else None
-        if wanted is not None and wanted not in header:
-            message = f"{role}: {path.name} has no such column. {unknown(wanted, header)}"
-            findings.add(file, f"{prefix}columns", message)
+        column = columns[role].published if role in columns else None
+        if column is None:
+            continue
+        for view in table.test_sets:
+            wanted = f"{view.published}{column}"
+            if wanted not in header:
+                message = f"{role}: {path.name} has no such column. {unknown(wanted, header)}"
+                findings.add(file, f"{prefix}columns", message)

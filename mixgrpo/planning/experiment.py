@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 
-from mixgrpo.config import BASE_CELL, Settings
+from mixgrpo.config import Settings
 from mixgrpo.planning.sheets import Column, EvaluationSheet, Figure, PresetSheet, Table
 from mixgrpo.provenance import digest, stage_modules
 
@@ -22,9 +24,9 @@ class Cell:
     """In a sweep: that value."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
-    """Everything the workflow plans by."""
+    """Everything the workflow plans by. Compared by identity, so that what is made of it can be cached."""
 
     preset: str
     seeds: tuple[int, ...]
@@ -50,37 +52,79 @@ class Experiment:
         return f"{self.results}/prompts/{self.sheet.datasets[role].name}_{split}.tsv"
 
     def settings(self, cell: str, seed: int) -> Settings:
-        """Of one run, with the digest of the code that it is planned with; the base runs no training code."""
+        """Of one run, with the digest of the code that it is planned with; an untrained cell runs no training code."""
         entry = self.cells[cell]
         modules = stage_modules(
             "train", models=[entry.settings.model.name], rewards=entry.settings.rewards
         )
         return replace(entry.settings, seed=seed, code=digest(*modules) if entry.trained else "")
 
+    def model(self, cell: str) -> str:
+        """Name of the cell's base model."""
+        return self.cells[cell].settings.model.name
+
+    def base_of(self, cell: str) -> str:
+        """The untrained cell of the same model, which gains are measured against."""
+        return self._bases[self.model(cell)]
+
     def cells_of_table(self, table: str) -> list[str]:
-        """Cells whose scores a table needs, the base among them where gains are measured against it."""
-        sheet = self.tables[table]
-        names = [row.cell for row in sheet.rows]
-        return list(dict.fromkeys([BASE_CELL, *names] if sheet.kind == "gains" else names))
+        """Cells whose scores a table needs: those of its rows, and their bases."""
+        rows = self.tables[table].rows
+        return self._with_bases(name for row in rows for name in row.names)
+
+    def cells_of_figure(self, figure: str) -> list[str]:
+        """Cells whose scores a figure needs."""
+        return self._with_bases(name for row in self.figures[figure].rows for name in row.names)
 
     def runs(self, cells: Iterable[str]) -> list[tuple[str, int]]:
         """(cell, seed) of every run of `cells`."""
         return [(cell, seed) for cell in cells for seed in self.cells[cell].seeds]
 
+    def timed_cells(self, model: str) -> list[str]:
+        """Trained cells of a model whose cost is shown somewhere, measured side by side."""
+        shown: list[Table | Figure] = [t for t in self.tables.values() if t.needs_overhead]
+        shown += [f for f in self.figures.values() if "overhead" in f.reads]
+        names = dict.fromkeys(name for sheet in shown for row in sheet.rows for name in row.names)
+        return [name for name in names if self.cells[name].trained and self.model(name) == model]
+
+    def spread_cell(self, model: str) -> str:
+        """The trained cell of a model whose sampling the spread of images is measured with."""
+        figures = (f for f in self.figures.values() if "spread" in f.reads)
+        names = (row.names[0] for figure in figures for row in figure.rows)
+        return next(n for n in names if self.cells[n].trained and self.model(n) == model)
+
     def image_sets(self, cell: str) -> list[tuple[str, str, float]]:
-        """(dataset, split, p_mix) that the tables and figures with this cell ask for; the base's p_mix is 0."""
-        sheets: list[Table | Figure] = [
-            sheet for name, sheet in self.tables.items() if cell in self.cells_of_table(name)
-        ]
-        sheets += [
-            figure
-            for figure in self.figures.values()
-            if figure.draws == "images" and cell in [row.cell for row in figure.rows]
-        ]
-        sets = set()
-        for sheet in sheets:
-            assert sheet.dataset is not None
-            assert sheet.p_mix is not None
-            dataset = self.sheet.datasets[sheet.dataset].name
-            sets.add((dataset, str(sheet.split), sheet.p_mix if self.cells[cell].trained else 0.0))
-        return sorted(sets)
+        """(dataset, split, p_mix) that tables and figures ask of this cell; the base's p_mix is 0."""
+        return sorted(self._image_sets.get(cell, ()))
+
+    @cached_property
+    def _bases(self) -> dict[str, str]:
+        return {self.model(name): name for name, cell in self.cells.items() if not cell.trained}
+
+    @cached_property
+    def _image_sets(self) -> dict[str, set[tuple[str, str, float]]]:
+        found: dict[str, set[tuple[str, str, float]]] = {name: set() for name in self.cells}
+
+        def ask(cell: str, role: str | None, split: str | None, p_mix: float | None) -> None:
+            assert role is not None
+            assert p_mix is not None
+            share = p_mix if self.cells[cell].trained else 0.0
+            found[cell].add((self.sheet.datasets[role].name, str(split), share))
+
+        for table in self.tables.values():
+            for view, row in product(table.test_sets, table.rows):
+                cell = row.names[view.cell]
+                shares = (table.p_mix, table.gains_p_mix) if row.p_mix is None else (row.p_mix,)
+                for p_mix in shares:
+                    ask(cell, view.dataset, table.split, p_mix)
+                ask(self.base_of(cell), view.dataset, table.split, 0.0)
+        for figure in self.figures.values():
+            for row in figure.rows if {"images", "scores"} & {*figure.reads} else ():
+                share = figure.p_mix if row.p_mix is None else row.p_mix
+                ask(row.names[0], figure.dataset, figure.split, share)
+                if "scores" in figure.reads:
+                    ask(self.base_of(row.names[0]), figure.dataset, figure.split, 0.0)
+        return found
+
+    def _with_bases(self, cells: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(name for cell in cells for name in (self.base_of(cell), cell)))

@@ -1,23 +1,42 @@
 """What a run of the workflow is about to do, and how long it may take, for the person who started it."""
 
+import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mixgrpo.planning.experiment import Experiment
 
+WIDTH = 100
 Jobs = Sequence[tuple[str, Mapping[str, str]]]
 """(rule, wildcards) of jobs."""
 
-PHASES: dict[str, tuple[str, ...]] = {
-    "make the base world": ("pretrain_model", "pretrain_reward"),
-    "write and embed prompts": ("prompts", "embed"),
-    "train": ("train",),
-    "generate pictures": ("generate",),
-    "score them": ("score",),
-    "measure overhead, alone on the machine": ("overhead",),
-    "make tables and figures": ("table", "figure"),
-}
-"""What people call the work of which rules, in the order in which it happens."""
+
+@dataclass(frozen=True)
+class Phase:
+    """What people call the work of some rules."""
+
+    title: str
+    noun: str
+    rules: tuple[str, ...]
+
+
+PHASES = (
+    Phase("make the base world", "model", ("pretrain_model", "pretrain_sd3", "pretrain_reward")),
+    Phase("write and embed prompts", "file", ("prompts", "embed")),
+    Phase("train", "cell", ("train",)),
+    Phase("generate pictures", "cell", ("generate",)),
+    Phase("score them", "cell", ("score",)),
+    Phase("measure cost and spread", "measurement", ("overhead", "spread")),
+    Phase("make tables", "table", ("table",)),
+    Phase("draw figures", "figure", ("figure",)),
+    Phase("make the page of everything", "page", ("page",)),
+)
+"""In the order in which it happens."""
+KEYS = ("component", "cell", "table", "figure", "dataset", "model")
+"""Wildcards that name what a job works on."""
 
 
 def forecast(experiment: Experiment, planned: Iterable[Any], *, cores: int) -> str:
@@ -26,49 +45,122 @@ def forecast(experiment: Experiment, planned: Iterable[Any], *, cores: int) -> s
     planned: Snakemake's jobs.
     """
     jobs = [(job.rule.name, dict(job.wildcards)) for job in planned]
-    seeds = ", ".join(map(str, experiment.seeds))
-    lines = [
-        f"Preset {experiment.preset} ({experiment.sheet.scale}), training seeds {seeds}. To do:"
-    ]
-    total = 0.0
-    for phase, rules in PHASES.items():
-        todo = [(rule, wildcards) for rule, wildcards in jobs if rule in rules]
-        if todo:
-            total += phase_seconds(experiment, todo, cores=1 if "overhead" in rules else cores)
-            lines.append(f"  {phase}: {', '.join(names(todo))}")
-    if not total:
-        return "\n".join(lines)
-    minutes = "about a minute" if total < 90 else f"about {round(total / 60)} minutes"
-    plural = "s" if cores > 1 else ""
+    work = todo(experiment, jobs, cores=cores)
+    if not work:
+        return heading(experiment)
+    lines = [f"{heading(experiment)} To do:", *work]
     lines += [
-        f"This takes {minutes} on {cores} core{plural} like the one its parts were timed on.",
-        f"Each job logs to logs/{experiment.preset}/ as it runs. Interrupt when you like: a rerun goes on.",
+        f"Each job logs to logs/{experiment.preset}/ as it runs; `make status` in another terminal sums it up.",
+        "Interrupt when you like: a rerun goes on.",
     ]
     return "\n".join(lines)
 
 
-def phase_seconds(experiment: Experiment, jobs: Jobs, *, cores: int) -> float:
-    """Wall seconds of independent jobs on `cores` cores: no less than the longest of them."""
-    seconds = [job_seconds(experiment, rule, wildcards) for rule, wildcards in jobs]
-    return max(max(seconds), sum(seconds) / cores)
+def heading(experiment: Experiment) -> str:
+    """Which world, which seeds."""
+    seeds = ", ".join(map(str, experiment.seeds))
+    return f"Preset {experiment.preset} ({experiment.sheet.scale}), training seeds {seeds}."
+
+
+def todo(experiment: Experiment, jobs: Jobs, *, cores: int) -> list[str]:
+    """A line for each phase of the work, and one for the time it takes; none when there is no work."""
+    lines, total, longest = [], 0.0, 0.0
+    for phase in PHASES:
+        part = [(rule, wildcards) for rule, wildcards in jobs if rule in phase.rules]
+        if part:
+            seconds = [job_seconds(experiment, rule, wildcards) for rule, wildcards in part]
+            total, longest = total + sum(seconds), longest + max(seconds)
+            lines.append(wrapped(f"  {phase.title}: {listed(names(part), phase.noun)}"))
+    if total:
+        time = span(max(total / cores, longest))
+        plural = "s" if cores > 1 else ""
+        lines.append(f"This takes {time} on {cores} core{plural}, judged by recorded times.")
+    return lines
+
+
+def span(seconds: float) -> str:
+    """A time, as roughly as it is known.
+
+    >>> [span(20), span(700), span(9000)]
+    ['about a minute', 'about 12 minutes', 'about 2.5 hours']
+    """
+    if seconds < 90:
+        return "about a minute"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} minutes"
+    return f"about {seconds / 3600:.1f} hours"
 
 
 def job_seconds(experiment: Experiment, rule: str, wildcards: Mapping[str, str]) -> float:
-    """Measured seconds of one job; a cell of a sweep costs what its cell does."""
-    cell = wildcards.get("cell", "")
-    if cell in experiment.cells:
-        cell = experiment.cells[cell].group or cell
+    """Of one job: as it was measured here, else as the preset has it; a cell of a sweep costs what its cell does."""
+    measured = measured_seconds(experiment, rule, wildcards)
+    if measured is not None:
+        return measured
+    name = next((wildcards[key] for key in KEYS if key in wildcards), "")
+    if name in experiment.cells:
+        name = experiment.cells[name].group or name
     seconds = experiment.sheet.seconds
-    return seconds.get(f"{rule} {cell}", seconds.get(rule, 0.0))
+    known = (seconds[key] for key in (f"{rule} {name}", rule) if key in seconds)
+    return next(known, 0.0)
+
+
+def measured_seconds(
+    experiment: Experiment, rule: str, wildcards: Mapping[str, str]
+) -> float | None:
+    """Median of what Snakemake measured of this job at any seed; None when it never ran to its end."""
+    folder = Path(experiment.results) / "benchmarks"
+    if rule in ("train", "generate", "score"):
+        files = sorted((folder / rule / wildcards["cell"]).glob("seed*.tsv"))
+    else:
+        name = next((wildcards[key] for key in KEYS if key in wildcards), rule)
+        files = [folder / rule.partition("_")[0] / f"{name}.tsv"]
+    seconds = [time for file in files if (time := read_benchmark(file)) is not None]
+    return statistics.median(seconds) if seconds else None
+
+
+def read_benchmark(path: Path) -> float | None:
+    """Wall seconds in a benchmark file of Snakemake; None when it is not there or not whole."""
+    try:
+        header, row = path.read_text().splitlines()[:2]
+        return float(dict(zip(header.split("\t"), row.split("\t"), strict=False))["s"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def names(jobs: Jobs) -> list[str]:
-    """What a phase works on, each once: `mixgrpo`, or `mixgrpo x 3` when it has three jobs.
+    """What each job works on.
 
-    >>> names([("train", {"cell": "flash", "seed": "0"}), ("train", {"cell": "flash", "seed": "1"})])
-    ['flash x 2']
+    >>> names([("train", {"cell": "flash", "seed": "0"}), ("page", {})])
+    ['flash', 'page']
     """
-    keys = ("component", "cell", "table", "figure", "dataset")
-    found = [next(wildcards[key] for key in keys if key in wildcards) for _, wildcards in jobs]
-    counts = {name: found.count(name) for name in sorted(found)}
-    return [name if count == 1 else f"{name} x {count}" for name, count in counts.items()]
+    return [
+        next((wildcards[key] for key in KEYS if key in wildcards), rule) for rule, wildcards in jobs
+    ]
+
+
+def listed(names: Sequence[str], noun: str, *, most: int = 12) -> str:
+    """How many, and which, as long as they are few enough to read.
+
+    >>> listed(["mixgrpo", "flash"], "cell")
+    '2 cells (flash, mixgrpo)'
+    >>> listed(["flash", "flash"], "cell")
+    '1 cell, 2 runs (flash)'
+    >>> listed(["a", "b", "c"], "table", most=2)
+    '3 tables (a, b and 1 more)'
+    """
+    single = sorted(set(names))
+    if single == [noun]:
+        return noun
+    count = len(single) if noun == "cell" else len(names)
+    runs = f", {len(names)} runs" if count < len(names) else ""
+    more = f" and {len(single) - most} more" if len(single) > most else ""
+    plural = "s" if count > 1 else ""
+    return f"{count} {noun}{plural}{runs} ({', '.join(single[:most])}{more})"
+
+
+def wrapped(line: str) -> str:
+    """In lines that fit a terminal, the later ones further in."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.fill(
+        line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mixgrpo.config import Settings
-from mixgrpo.planning.checking import Findings, keys_at, unknown, unknown_key
+from mixgrpo.planning.checking import Findings, keys_at, may_be_null, unknown, unknown_key
 
 ROLES = ("model", "dataset", "rewards")
 """Settings that name a role; the preset says what plays it."""
-BLOCKS = ("window", "sampling", "trained_steps", "training")
-"""Settings that are blocks of keys; layers merge inside them."""
+BLOCKS = ("window", "sampling", "trained_steps", "training", "dpo")
+"""Settings that are blocks of keys; layers merge inside them. Some may be null."""
 COMMAND_LINE = ("preset", "seeds")
 """What `snakemake --config` may say."""
 
@@ -47,6 +47,9 @@ class Files:
         self.presets = self.read_presets()
         self.methods = {
             path.stem: self.read(f"methods/{path.name}") for path in self.in_folder("methods")
+        }
+        self.models = {
+            path.stem: self.read(f"models/{path.name}") for path in self.in_folder("models")
         }
         self.cells, self.tables = self.read("cells.yaml"), self.read("tables.yaml")
         self.figures, self.sweep = self.read("figures.yaml"), self.read("sweep.yaml")
@@ -137,14 +140,38 @@ def read_layer(
             findings.add(file, f"{prefix}{key}", unknown_key(key, [*others, *ROLES, *BLOCKS]))
         elif key in ROLES:
             kept[key] = value
-        elif not isinstance(value, Mapping):
-            findings.add(file, f"{prefix}{key}", f"got {value!r}, wanted a block of keys.")
         else:
-            names = keys_at(Settings, (key,))
-            for name in [name for name in value if name not in names]:
-                findings.add(file, f"{prefix}{key}.{name}", unknown_key(name, names))
-            kept[key] = {name: value[name] for name in value if name in names}
+            keep_block(kept, findings, file, prefix, (key,), value)
     return Layer(file, prefix, kept)
+
+
+def keep_block(
+    kept: dict[str, Any],
+    findings: Findings,
+    file: str,
+    prefix: str,
+    place: tuple[str, ...],
+    value: Any,
+) -> None:
+    """Put the block of settings at `place` into `kept`, without unknown keys, and only if it is one."""
+    names, nullable = keys_at(Settings, place), may_be_null(Settings, place)
+    if value is None and nullable:
+        kept[place[-1]] = None
+        return
+    if not isinstance(value, Mapping):
+        wanted = "a block of keys, or null" if nullable else "a block of keys"
+        findings.add(file, f"{prefix}{'.'.join(place)}", f"got {value!r}, wanted {wanted}.")
+        return
+    block: dict[str, Any] = {}
+    for name, inner in value.items():
+        key = (*place, str(name))
+        if name not in names:
+            findings.add(file, f"{prefix}{'.'.join(key)}", unknown_key(name, names))
+        elif keys_at(Settings, key):
+            keep_block(block, findings, file, prefix, key, inner)
+        else:
+            block[name] = inner
+    kept[place[-1]] = block
 
 
 def blame(key: str, layers: Sequence[Layer]) -> Layer:

@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mixgrpo.config import Settings
-from mixgrpo.planning.cells import read_cells, sweep_cells, sweep_name
+from mixgrpo.planning.cells import Layers, read_cells, sweep_cells, sweep_name
 from mixgrpo.planning.checking import Findings, unknown_key
 from mixgrpo.planning.crosscheck import Shown, crosscheck
 from mixgrpo.planning.experiment import Experiment
 from mixgrpo.planning.layers import BLOCKS, ROLES, Files, Layer, blame, merged
-from mixgrpo.planning.sheets import Column, EvaluationSheet, Figure, PresetSheet, Row, Sweep, Table
+from mixgrpo.planning.sheets import (
+    SWEEP,
+    Column,
+    EvaluationSheet,
+    Figure,
+    PresetSheet,
+    Row,
+    Sweep,
+    Table,
+)
 from mixgrpo.tiny.config import PretrainConfig
-
-SWEEP = "sweep"
-"""The table that sweep.yaml describes."""
 
 
 def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -35,9 +41,10 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Experiment
     evaluation = read_evaluation(files)
     tables, columns, figures, sweep = read_sheets(files)
     if sheet is not None:
-        cells = read_cells(files, sheet, seeds)
+        layers = Layers(files, sheet)
+        cells = read_cells(files, layers, seeds)
         if sweep is not None:
-            cells |= sweep_cells(files, sheet, sweep, cells)
+            cells |= sweep_cells(files, layers, sweep, cells)
             tables[SWEEP] = sweep_table(sweep)
         shown = Shown(tables, figures, columns)
         crosscheck(findings, folder, sheet, cells, shown, named=files.cells)
@@ -142,12 +149,12 @@ def read_sheets(
 def sweep_table(sweep: Sweep) -> Table:
     """The table that shows the sweep."""
     return Table(
-        kind="gains",
         title=sweep.title,
         caption=sweep.caption,
         dataset=sweep.dataset,
         split=sweep.split,
         p_mix=sweep.p_mix,
+        gains_p_mix=sweep.p_mix,
         columns=sweep.columns,
         rows=[
             Row(cell=sweep_name(cell, value), label=f"{cell}, {value:g}")

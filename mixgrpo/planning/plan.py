@@ -3,26 +3,39 @@
 Here are the names of everything below results/ that one rule reads and another writes.
 """
 
-import json
 import os
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mixgrpo.config import Settings
+from mixgrpo.errors import UserError
 from mixgrpo.planning import specs
-from mixgrpo.planning.experiment import Experiment
-from mixgrpo.planning.sheets import Table
+from mixgrpo.planning.checking import unknown
+from mixgrpo.planning.experiment import Cell, Experiment
 from mixgrpo.provenance import planned_code, stage_modules
 
 Wildcards = Any
 """Snakemake's object: an attribute for each wildcard of the rule."""
+Named = TypeVar("Named")
+
+TWO = ("text_encoder", "text_encoder_2")
+TEXT_ENCODERS = {"sd3": (*TWO, "text_encoder_3")}
+"""Folders of the text encoders, of the models that do not have two."""
 
 
 def code(verb: str, **names: Any) -> str:
     """The code that a job of `verb` is planned with; the job refuses any other."""
     return planned_code(*stage_modules(verb, **names))
+
+
+def known(name: str, found: Mapping[str, Named]) -> Named:
+    """What is called `name`; UserError when a person asked for a file of something that there is not."""
+    if name not in found:
+        raise UserError(unknown(name, found))
+    return found[name]
 
 
 def use_own_python() -> None:
@@ -39,7 +52,9 @@ class Plan:
         sheet = experiment.sheet
         self.models = {model.name: model.path for model in sheet.models.values()}
         self.rewards = {reward.name: reward.path for reward in sheet.reward_models.values()}
+        self.timed_models = [name for name in self.models if experiment.timed_cells(name)]
         self.splits = {dataset.name: dataset.splits for dataset in sheet.datasets.values()}
+        self.files = {dataset.name: dataset.files for dataset in sheet.datasets.values()}
 
     # base.smk, prompts.smk
 
@@ -51,14 +66,23 @@ class Plan:
         """How many prompts of this split."""
         return self.splits[wildcards.dataset][wildcards.split]
 
+    def prompts_file(self, wildcards: Wildcards) -> list[str]:
+        """The text file that they are taken from, if the preset names one."""
+        path = self.files[wildcards.dataset].get(wildcards.split)
+        return [] if path is None else [path]
+
+    def prompts_option(self, wildcards: Wildcards) -> str:
+        """The option that names it."""
+        return "".join(f"--file {shlex.quote(path)}" for path in self.prompts_file(wildcards))
+
     def base_directory(self, wildcards: Wildcards) -> str:
         """Folder of the base model."""
         return self.models[wildcards.model]
 
     def text_encoders(self, wildcards: Wildcards) -> list[str]:
         """Weights that embed prompts."""
-        path = self.models[wildcards.model]
-        return [f"{path}/{part}/model.safetensors" for part in ("text_encoder", "text_encoder_2")]
+        path, model = self.models[wildcards.model], wildcards.model
+        return [f"{path}/{part}/model.safetensors" for part in TEXT_ENCODERS.get(model, TWO)]
 
     def embed_code(self, wildcards: Wildcards) -> str:
         """Digest of what embeds them."""
@@ -68,6 +92,7 @@ class Plan:
 
     def settings(self, wildcards: Wildcards) -> str:
         """settings.json of one run."""
+        self._cell(wildcards)
         return specs.settings_json(self.experiment, wildcards.cell, int(wildcards.seed))
 
     def training_prompts(self, wildcards: Wildcards) -> str:
@@ -90,12 +115,13 @@ class Plan:
 
     def evaluation(self, wildcards: Wildcards) -> str:
         """evaluation.json of one run."""
+        self._cell(wildcards)
         return specs.evaluation_json(self.experiment, wildcards.cell)
 
     def tuned_model(self, wildcards: Wildcards) -> list[str]:
         """What training wrote; nothing for the untrained cell."""
         run = f"{self.results}/runs/{wildcards.cell}/seed{wildcards.seed}"
-        return [f"{run}/model.safetensors"] if self.experiment.cells[wildcards.cell].trained else []
+        return [f"{run}/model.safetensors"] if self._cell(wildcards).trained else []
 
     def tuned_option(self, wildcards: Wildcards) -> str:
         """The option that names it."""
@@ -126,94 +152,78 @@ class Plan:
         """Digest of the scorer and of every reward."""
         return code("score", rewards=self.rewards)
 
-    # overhead.smk: all rows of a table train on the first one's prompts
+    # overhead.smk: all timed cells of a model train on the first one's prompts; spread.smk
 
     def overhead_settings(self, wildcards: Wildcards) -> list[str]:
-        """Settings of each trained row, at its first seed."""
-        cells = self._trained_rows(wildcards)
-        seeds = [self.experiment.cells[cell].seeds[0] for cell in cells]
+        """Settings of each, at its first seed."""
+        runs = {cell: self.experiment.cells[cell].seeds[0] for cell in self._timed(wildcards)}
         return [
-            f"{self.results}/runs/{cell}/seed{seed}/settings.json"
-            for cell, seed in zip(cells, seeds, strict=True)
+            f"{self.results}/runs/{cell}/seed{seed}/settings.json" for cell, seed in runs.items()
         ]
 
     def overhead_prompts(self, wildcards: Wildcards) -> str:
-        """Prompts that the rows train on."""
-        return f"{self.results}/prompts/{self._row_settings(wildcards)[0].dataset}_train.tsv"
+        """Prompts that they train on."""
+        return f"{self.results}/prompts/{self._timed_settings(wildcards)[0].dataset}_train.tsv"
 
     def overhead_embeddings(self, wildcards: Wildcards) -> str:
         """Their embeddings."""
-        first = self._row_settings(wildcards)[0]
+        first = self._timed_settings(wildcards)[0]
         return f"{self.results}/embeddings/{first.model.name}/{first.dataset}_train.safetensors"
 
     def overhead_weights(self, wildcards: Wildcards) -> list[str]:
-        """Weights of all models and rewards in the rows."""
-        rows = self._row_settings(wildcards)
-        rewards = [name for row in rows for name in row.rewards]
-        return self._base_files(row.model.name for row in rows) + self._reward_files(rewards)
+        """Weights of the model and of all rewards."""
+        rewards = [name for run in self._timed_settings(wildcards) for name in run.rewards]
+        return self._base_files([wildcards.model]) + self._reward_files(rewards)
 
     def overhead_code(self, wildcards: Wildcards) -> str:
         """Digest of what measures."""
-        rows = self._row_settings(wildcards)
-        rewards = [name for row in rows for name in row.rewards]
-        return code("overhead", models=[row.model.name for row in rows], rewards=rewards)
+        rewards = [name for run in self._timed_settings(wildcards) for name in run.rewards]
+        return code("overhead", models=[wildcards.model], rewards=rewards)
 
-    # report.smk
+    def spread_settings(self, wildcards: Wildcards) -> str:
+        """Settings of the run whose schedule and noise are measured: the first that is shown with it."""
+        cell = self._spread_cell(wildcards)
+        return (
+            f"{self.results}/runs/{cell}/seed{self.experiment.cells[cell].seeds[0]}/settings.json"
+        )
 
-    def table_spec(self, wildcards: Wildcards) -> str:
-        """The JSON that says what a table shows."""
-        return specs.table_json(self.experiment, wildcards.table)
+    def spread_prompts(self, wildcards: Wildcards) -> str:
+        """Prompts that it trains on."""
+        settings = self.experiment.cells[self._spread_cell(wildcards)].settings
+        return f"{self.results}/prompts/{settings.dataset}_train.tsv"
 
-    def table_scores(self, wildcards: Wildcards) -> list[str]:
-        """Scores of every run in it, and of the base where gains are over it."""
-        runs = self.experiment.runs(self.experiment.cells_of_table(wildcards.table))
-        return [f"{self.results}/scores/{cell}/seed{seed}/index.json" for cell, seed in runs]
+    def spread_embeddings(self, wildcards: Wildcards) -> str:
+        """Their embeddings."""
+        settings = self.experiment.cells[self._spread_cell(wildcards)].settings
+        folder = f"{self.results}/embeddings/{settings.model.name}"
+        return f"{folder}/{settings.dataset}_train.safetensors"
 
-    def table_overhead(self, wildcards: Wildcards) -> list[str]:
-        """The measurements that it shows, if it does."""
-        path = f"{self.results}/overhead/{wildcards.table}.json"
-        return [path] if self._table(wildcards).needs_overhead else []
+    def base_weights(self, wildcards: Wildcards) -> list[str]:
+        """Weights of this model."""
+        return self._base_files([wildcards.model])
 
-    def overhead_option(self, wildcards: Wildcards) -> str:
-        """The option that names them."""
-        return "".join(f"--overhead {path}" for path in self.table_overhead(wildcards))
+    def spread_code(self, wildcards: Wildcards) -> str:
+        """Digest of what measures."""
+        return code("spread", models=[wildcards.model])
 
-    def table_published(self, wildcards: Wildcards) -> list[str]:
-        """The published values that stand beside ours."""
-        name = self._table(wildcards).published
-        return [f"{self.experiment.config}/published/{name}"] if name else []
-
-    def figure_spec(self, wildcards: Wildcards) -> str:
-        """The JSON that says what a figure shows."""
-        return specs.figure_json(self.experiment, wildcards.figure)
-
-    def figure_files(self, wildcards: Wildcards) -> list[str]:
-        """What the figure is drawn from, as its spec names it."""
-        spec = json.loads(self.figure_spec(wildcards))
-        files = [file for cell in spec["cells"] for file in cell.get("metrics", [])]
-        files += [cell["images"] for cell in spec["cells"] if "images" in cell]
-        return files + [spec["prompts"]] * (spec["prompts"] is not None)
-
-    def figure_code(self, wildcards: Wildcards) -> str:
-        """Digest of what draws it."""
-        return code("figure", figure=wildcards.figure)
+    def _cell(self, wildcards: Wildcards) -> Cell:
+        return known(wildcards.cell, self.experiment.cells)
 
     def _settings(self, wildcards: Wildcards) -> Settings:
-        return self.experiment.cells[wildcards.cell].settings
-
-    def _table(self, wildcards: Wildcards) -> Table:
-        return self.experiment.tables[wildcards.table]
+        return self._cell(wildcards).settings
 
     def _stems(self, wildcards: Wildcards) -> list[str]:
         sets = self.experiment.image_sets(wildcards.cell)
         return sorted({f"{dataset}_{split}" for dataset, split, _ in sets})
 
-    def _trained_rows(self, wildcards: Wildcards) -> list[str]:
-        cells = [row.cell for row in self._table(wildcards).rows]
-        return [cell for cell in cells if self.experiment.cells[cell].trained]
+    def _timed(self, wildcards: Wildcards) -> list[str]:
+        return self.experiment.timed_cells(wildcards.model)
 
-    def _row_settings(self, wildcards: Wildcards) -> list[Settings]:
-        return [self.experiment.cells[cell].settings for cell in self._trained_rows(wildcards)]
+    def _timed_settings(self, wildcards: Wildcards) -> list[Settings]:
+        return [self.experiment.cells[cell].settings for cell in self._timed(wildcards)]
+
+    def _spread_cell(self, wildcards: Wildcards) -> str:
+        return self.experiment.spread_cell(wildcards.model)
 
     def _base_files(self, names: Iterable[str]) -> list[str]:
         parts = ("transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model")

@@ -8,9 +8,14 @@ from typing import Any, Literal
 
 from mixgrpo.config import STRICT, ModelConfig
 
-OVERHEAD_ROLES = ("rollout_nfe", "update_nfe", "iteration_seconds", "image_seconds")
-"""Columns that the overhead stage fills; every other column is a reward."""
+METRIC_ROLES = ("rollout_nfe", "update_nfe")
+"""Columns that the metrics of training fill."""
+TIMED_ROLES = ("iteration_seconds", "image_seconds")
+"""Columns that the overhead stage fills; every column that is neither is a reward."""
+SWEEP = "sweep"
+"""The table that sweep.yaml describes."""
 Split = Literal["train", "validation", "test"]
+Read = Literal["images", "metrics", "scores", "overhead", "spread", "settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +23,11 @@ class DatasetSheet:
     """One of the preset's datasets: what plays the paper's role."""
 
     name: str
-    """A key of SOURCES in mixgrpo/stages/prompts.py."""
+    """A key of SOURCES in mixgrpo/stages/prompts.py; any name where `files` say the prompts."""
     splits: dict[Split, int]
     """Number of prompts of each split."""
+    files: dict[Split, str] = field(default_factory=dict)
+    """Text files of one's own, for each split, with a prompt on each line."""
 
     __pydantic_config__ = STRICT
 
@@ -28,6 +35,8 @@ class DatasetSheet:
         for split, count in self.splits.items():
             if count < 1:
                 raise ValueError(f"splits.{split}={count}: wanted at least 1 prompt.")
+        if self.files and self.files.keys() != self.splits.keys():
+            raise ValueError("files: give one for each of the splits, or none.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +107,43 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A cell as a table or figure shows it."""
+    """A cell as a table or figure shows it, or one cell for each experiment of a cross-dataset table."""
 
-    cell: str
     label: str
+    cell: str | None = None
+    cells: list[str] = field(default_factory=list)
+    """In place of `cell`, where the table has views."""
     published: int | None = None
     """Its row in the published csv, counted from 0."""
+    p_mix: float | None = None
+    """In place of the table's or figure's."""
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if (self.cell is None) != bool(self.cells):
+            raise ValueError(
+                f"the row {self.label!r} names its `cell`, or its `cells`, one a view."
+            )
+        if self.p_mix is not None:
+            check_share(self.p_mix)
+
+    @property
+    def names(self) -> list[str]:
+        """Its cells, one for each experiment."""
+        return self.cells if self.cell is None else [self.cell]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One test set that all rows of a table are shown on."""
+
+    title: str
+    dataset: str
+    cell: int = 0
+    """Which of a row's cells."""
+    published: str = ""
+    """What its columns in the published csv begin with."""
 
     __pydantic_config__ = STRICT
 
@@ -112,15 +152,20 @@ class Row:
 class Table:
     """One table: rows are cells, columns are roles."""
 
-    kind: Literal["paper", "gains"]
-    """Raw means beside the paper's, or paired gains over the base in units of its spread."""
     title: str
     caption: str
-    dataset: str
     split: Split
     p_mix: float
+    """Of the grid beside the paper's."""
     columns: list[str]
     rows: list[Row]
+    dataset: str | None = None
+    views: list[View] = field(default_factory=list)
+    """In place of `dataset`: several test sets."""
+    gains_p_mix: float = 1.0
+    """Of the grid of paired gains: the tuned model alone."""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """Columns under a heading of their own."""
     published: str | None = None
     """File in config/published/."""
 
@@ -129,23 +174,49 @@ class Table:
     def __post_init__(self) -> None:
         if not self.rows or not self.columns:
             raise ValueError("a table needs at least one row and one column.")
+        if (self.dataset is None) != bool(self.views):
+            raise ValueError("a table names its `dataset`, or its `views`.")
+        if any(view.cell < 0 for view in self.views):
+            raise ValueError("views: cell counts the cells of a row from 0.")
+        wanted = 1 + max(view.cell for view in self.test_sets)
+        for row in self.rows:
+            if len(row.names) != wanted:
+                raise ValueError(
+                    f"the row {row.label!r} names {len(row.names)} cells, not {wanted}."
+                )
+        for name in (name for columns in self.groups.values() for name in columns):
+            if name not in self.columns:
+                raise ValueError(f"groups: {name!r} is no column of this table.")
         check_rows(self.rows)
         check_share(self.p_mix)
+        check_share(self.gains_p_mix)
+
+    @property
+    def test_sets(self) -> list[View]:
+        """Its views; the only one, without a title, where it has a dataset."""
+        return self.views or [View(title="", dataset=str(self.dataset))]
+
+    @property
+    def needs_metrics(self) -> bool:
+        """Whether a column is counted in training."""
+        return any(column in METRIC_ROLES for column in self.columns)
 
     @property
     def needs_overhead(self) -> bool:
         """Whether a column is filled by the overhead stage."""
-        return any(column in OVERHEAD_ROLES for column in self.columns)
+        return any(column in TIMED_ROLES for column in self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure; its name is a key of FIGURES in mixgrpo/report."""
+    """One figure."""
 
+    draw: str
+    """File of mixgrpo/report/ whose `draw` makes it."""
+    reads: list[Read]
+    """What it is made from: pictures of its cells at the first seed, training metrics, ..."""
     title: str
     caption: str
-    draws: Literal["images", "metrics"]
-    """What it is made from: pictures of its cells at the first seed, or their training metrics."""
     rows: list[Row]
     dataset: str | None = None
     split: Split | None = None
@@ -155,13 +226,16 @@ class Figure:
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
-        if not self.rows:
-            raise ValueError("a figure needs at least one row.")
+        if not self.rows or not self.reads:
+            raise ValueError("a figure needs at least one row, and reads something.")
+        for row in self.rows:
+            if row.cell is None:
+                raise ValueError(f"the row {row.label!r} of a figure names one `cell`.")
+        needed = ("dataset", "split", "p_mix") if {"images", "scores"} & {*self.reads} else ()
+        for name in (*needed, *(["num_prompts"] if "images" in self.reads else [])):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is missing: a figure of images or scores says which.")
         check_rows(self.rows)
-        if self.draws == "images":
-            for name in ("dataset", "split", "p_mix", "num_prompts"):
-                if getattr(self, name) is None:
-                    raise ValueError(f"{name} is missing: a figure of images says which.")
         if self.p_mix is not None:
             check_share(self.p_mix)
 
@@ -191,9 +265,9 @@ class Sweep:
 
 
 def check_rows(rows: list[Row]) -> None:
-    """ValueError when a cell has two rows."""
-    names = [row.cell for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    """ValueError when a cell has two rows at one p_mix."""
+    names = [(*row.names, row.p_mix) for row in rows]
+    twice = sorted({str(name[0]) for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"rows show {', '.join(twice)} twice. Keep one row a cell.")
 

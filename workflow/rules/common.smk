@@ -1,5 +1,4 @@
 # The experiment that config/ describes and the wildcards, for all other files of this folder.
-import os
 import sys
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from mixgrpo.errors import UserError
 from mixgrpo.planning import specs
 from mixgrpo.planning.forecast import forecast
 from mixgrpo.planning.plan import Plan, code, use_own_python
-from mixgrpo.planning.load import SWEEP, load
+from mixgrpo.planning.report_plan import ReportPlan
+from mixgrpo.planning.load import load
+from mixgrpo.planning.sheets import SWEEP
 
 use_own_python()
 validate(config, "../schemas/config.schema.yaml")
@@ -23,18 +24,17 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# Its methods are the input functions of the rules: mixgrpo/planning/plan.py.
-PLAN = Plan(EXPERIMENT)
-# What a job asks for that must run alone; fewer when `--cores` is less.
-ALL_CORES = os.cpu_count()
+# Their methods are the input functions of the rules: mixgrpo/planning/plan.py, report_plan.py.
+PLAN, REPORT = Plan(EXPERIMENT), ReportPlan(EXPERIMENT)
 TABLES = [table for table in EXPERIMENT.tables if table != SWEEP]
 
 
+# Names of cells and tables are not listed: with thousands of them, matching would take minutes.
 wildcard_constraints:
-    cell="|".join(map(re.escape, EXPERIMENT.cells)),
+    cell="[a-z0-9_.-]+",
     seed=r"\d+",
     model="|".join(PLAN.models),
     dataset="|".join(PLAN.splits),
     split="train|validation|test",
-    table="|".join(EXPERIMENT.tables),
-    figure="|".join(EXPERIMENT.figures),
+    table="[a-z0-9_]+",
+    figure="[a-z0-9_]+",

@@ -2,6 +2,8 @@
 
 
 rule prompts:
+    input:
+        PLAN.prompts_file,
     output:
         "<results>/prompts/{dataset}_{split}.tsv",
     log:
@@ -11,12 +13,13 @@ rule prompts:
     threads: 1
     params:
         num=PLAN.num_prompts,
+        file=PLAN.prompts_option,
         code=code("prompts"),
     message:
         "Writing {params.num} prompts: {wildcards.dataset}, {wildcards.split}"
     shell:
         "python -m mixgrpo prompts --dataset {wildcards.dataset} --split {wildcards.split}"
-        " --num {params.num} --output {output} --code {params.code} > {log} 2>&1"
+        " --num {params.num} {params.file} --output {output} --code {params.code} > {log} 2>&1"
 
 
 rule embed:

@@ -10,7 +10,7 @@ rule table_spec:
     conda:
         "../../environment.yml"
     params:
-        spec=PLAN.table_spec,
+        spec=REPORT.table_spec,
     shell:
         "printf '%s\\n' {params.spec:q} > {output} 2> {log}"
 
@@ -18,16 +18,18 @@ rule table_spec:
 rule table:
     input:
         spec=rules.table_spec.output,
-        scores=PLAN.table_scores,
-        overhead=PLAN.table_overhead,
-        published=PLAN.table_published,
+        scores=REPORT.table_scores,
+        metrics=REPORT.table_metrics,
+        overhead=REPORT.table_overhead,
+        published=REPORT.table_published,
     output:
-        csv=report(
-            "<results>/tables/{table}.csv",
+        html=report(
+            "<results>/tables/{table}.html",
             category="Tables",
             caption="../report/table.rst",
             labels={"table": "{table}"},
         ),
+        csv="<results>/tables/{table}.csv",
         md="<results>/tables/{table}.md",
         tex="<results>/tables/{table}.tex",
     log:
@@ -36,14 +38,17 @@ rule table:
         "../../environment.yml"
     threads: 1
     params:
-        scores=f"{PLAN.results}/scores",
-        overhead=PLAN.overhead_option,
+        scores=f"{REPORT.results}/scores",
+        overhead=REPORT.overhead_option,
+        title=REPORT.table_title,
+        caption=REPORT.table_caption,
         code=code("table"),
     message:
         "Making {wildcards.table}"
     shell:
         "python -m mixgrpo table --spec {input.spec} --scores {params.scores} {params.overhead}"
-        " --csv {output.csv} --md {output.md} --tex {output.tex} --code {params.code} > {log} 2>&1"
+        " --csv {output.csv} --md {output.md} --tex {output.tex} --html {output.html}"
+        " --code {params.code} > {log} 2>&1"
 
 
 rule figure_spec:
@@ -55,7 +60,7 @@ rule figure_spec:
     conda:
         "../../environment.yml"
     params:
-        spec=PLAN.figure_spec,
+        spec=REPORT.figure_spec,
     shell:
         "printf '%s\\n' {params.spec:q} > {output} 2> {log}"
 
@@ -63,7 +68,7 @@ rule figure_spec:
 rule figure:
     input:
         spec=rules.figure_spec.output,
-        files=PLAN.figure_files,
+        files=REPORT.figure_files,
     output:
         png=report(
             "<results>/figures/{figure}.png",
@@ -78,9 +83,32 @@ rule figure:
         "../../environment.yml"
     threads: 1
     params:
-        code=PLAN.figure_code,
+        title=REPORT.figure_title,
+        caption=REPORT.figure_caption,
+        code=REPORT.figure_code,
     message:
         "Drawing {wildcards.figure}"
     shell:
-        "python -m mixgrpo figure --name {wildcards.figure} --spec {input.spec}"
-        " --outputs {output.png} {output.pdf} --code {params.code} > {log} 2>&1"
+        "python -m mixgrpo figure --spec {input.spec} --outputs {output.png} {output.pdf}"
+        " --code {params.code} > {log} 2>&1"
+
+
+# Everything on one page that needs no other file.
+rule page:
+    input:
+        tables=collect("<results>/tables/{table}.html", table=TABLES),
+        figures=collect("<results>/figures/{figure}.png", figure=EXPERIMENT.figures),
+    output:
+        report("<results>/index.html", caption="../report/page.rst"),
+    log:
+        "<logs>/page.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        code=code("page"),
+    message:
+        "Making the page of all tables and figures"
+    shell:
+        "python -m mixgrpo page --tables {input.tables} --figures {input.figures}"
+        " --output {output} --code {params.code} > {log} 2>&1"

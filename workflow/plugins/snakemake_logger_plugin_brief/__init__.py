@@ -1,10 +1,14 @@
-"""Snakemake's progress as one line when a job starts and one when it ends, with the log's end if it fails.
+"""Snakemake's progress as one line when a job starts, one now and then, one when it ends, or its log's end.
 
 A logger plugin, found by its module name: `PYTHONPATH=workflow/plugins snakemake --logger brief`.
 """
 
+import os
+import socket
 import sys
+import threading
 import time
+from dataclasses import dataclass, field
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -12,10 +16,16 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from .heartbeat import Heartbeat
+from .progress import read_progress, span
+
+BEAT = 5
+"""Seconds between two states of the file that `make status` reads."""
+REPORT = 20
+"""Seconds that a job runs without a line here."""
 HIDDEN = (
     LogEvent.JOB_STARTED,
     LogEvent.RESOURCES_INFO,
-    LogEvent.RUN_INFO,
     LogEvent.SHELLCMD,
     LogEvent.WORKFLOW_STARTED,
 )
@@ -32,8 +42,29 @@ CHATTER = (
     "Rules claiming",
     "Select jobs",
     "Using shell",
+    "Using workflow specific profile",
 )
 """How messages start that tell a newcomer nothing."""
+
+
+@dataclass
+class Running:
+    """A job at work."""
+
+    message: str
+    log: Path | None
+    start: float = field(default_factory=time.time)
+    reported: float = field(default_factory=time.time)
+
+    def state(self) -> dict[str, Any]:
+        """As `make status` shows it."""
+        bar = read_progress(self.log) if self.log else None
+        return {
+            "message": self.message,
+            "progress": str(bar or f"running for {span(time.time() - self.start)}"),
+            "started": self.start,
+            "seconds_left": bar.seconds_left if bar else None,
+        }
 
 
 class LogHandler(LogHandlerBase):
@@ -46,14 +77,21 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
-        self.running: dict[int, tuple[str, float]] = {}
+        self.running: dict[int, Running] = {}
         self.finished: list[str] = []
+        self.done, self.total = 0, 0
+        self.start_time = time.time()
+        self.heartbeat = Heartbeat()
+        self.ended = threading.Event()
+        self.watcher = threading.Thread(target=self.watch, daemon=True)
 
     def emit(self, record: LogRecord) -> None:
         """One event of Snakemake."""
         event: Any = getattr(record, "event", None)
         if self.common_settings.dryrun:
             self.say(self.format(record))
+        elif event == LogEvent.RUN_INFO:
+            self.begin(record)
         elif event == LogEvent.JOB_INFO:
             self.start(record)
         elif event == LogEvent.JOB_FINISHED:
@@ -67,28 +105,73 @@ class LogHandler(LogHandlerBase):
             if text.strip():
                 self.say(text)
 
+    def begin(self, record: Any) -> None:
+        """Work is planned and starts."""
+        self.total = int(record.stats.get("total", 0))
+        if not self.watcher.is_alive():
+            self.watcher.start()
+
     def start(self, record: Any) -> None:
         """A job was handed to a core."""
         if record.rule_msg:
-            self.running[record.jobid] = (record.rule_msg, time.monotonic())
+            log = Path(record.log[0]) if record.log else None
+            self.running[record.jobid] = Running(record.rule_msg, log)
             self.say(f"{clock()}            {record.rule_msg}")
 
     def finish(self, record: Any) -> None:
         """A job ended well; its line waits for the count that comes next."""
-        if record.job_id in self.running:
-            message, start = self.running.pop(record.job_id)
-            self.finished.append(f"{message}: done in {round(time.monotonic() - start)} s")
+        job = self.running.pop(record.job_id, None)
+        if job is not None:
+            self.finished.append(f"{job.message}: done in {span(time.time() - job.start)}")
 
     def progress(self, record: Any) -> None:
         """So many jobs are done."""
+        self.done, self.total = record.done, record.total
         for line in self.finished:
-            self.say(f"{clock()} {f'{record.done}/{record.total}':>9}  {line}")
+            self.say(f"{clock()} {self.count():>9}  {line}")
         self.finished.clear()
+
+    def watch(self) -> None:
+        """Until the end: now and then say how far the running jobs are."""
+        while not self.ended.wait(BEAT):
+            with self.lock or threading.RLock():
+                self.beat()
+
+    def beat(self) -> None:
+        """Write the state of all jobs down, and a line for each that was silent for long."""
+        states = {job_id: job.state() for job_id, job in self.running.items()}
+        for job_id, state in states.items():
+            job = self.running[job_id]
+            if time.time() - job.reported >= REPORT:
+                job.reported = time.time()
+                self.say(f"{clock()} {self.count():>9}  {job.message}: {state['progress']}")
+        self.heartbeat.write(
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": self.start_time,
+                "done": self.done,
+                "total": self.total,
+                "jobs": list(states.values()),
+            }
+        )
+
+    def close(self) -> None:
+        """The workflow ended."""
+        self.ended.set()
+        if self.watcher.is_alive():
+            self.watcher.join()
+        self.heartbeat.end()
+        super().close()
+
+    def count(self) -> str:
+        """Jobs done of all."""
+        return f"{self.done}/{self.total}"
 
     def fail(self, record: Any) -> None:
         """A job failed: its own words, which end its log, and where to find all of them."""
-        message, _ = self.running.pop(record.jobid, (f"rule {record.rule_name}", 0.0))
-        self.say(f"{clock()}    FAILED  {message}")
+        job = self.running.pop(record.jobid, None)
+        self.say(f"{clock()}    FAILED  {job.message if job else f'rule {record.rule_name}'}")
         for log in record.log:
             self.say("\n".join(f"    {line}" for line in tail(Path(log))))
             self.say(f"    All of it: {log}")
