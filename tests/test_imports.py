@@ -16,7 +16,7 @@ from mixgrpo.planning import sheets
 from mixgrpo.provenance import ROOT, constant, imports, path_of
 from mixgrpo.tiny.config import PretrainConfig
 
-PLAIN = {"errors", "config", "records", "files", "provenance", "prompts", "imagesets"}
+PLAIN = {"errors", "config", "records", "files", "provenance", "prompts", "imagesets", "imports"}
 ALLOWED = {
     "mixgrpo": set(),
     "errors": set(),
@@ -26,15 +26,16 @@ ALLOWED = {
     "provenance": set(),
     "prompts": {"errors", "files", "records"},
     "imagesets": {"errors", "files"},
+    "imports": set(),
     "algorithm": {"config", "records"},
-    "models": {"algorithm", "config", "errors", "records"},
+    "models": {"algorithm", "config", "errors", "files", "imports", "records"},
     "tiny": {"config", "errors"},
-    "rewards": {"tiny", "config", "errors"},
+    "rewards": {"tiny", "config", "errors", "imports"},
     "training": {"models", "rewards", "algorithm", *PLAIN},
-    "report": {"config", "errors", "files"},
+    "report": {"algorithm", "config", "errors", "files"},
     "stages": {"training", "report", "models", "rewards", "tiny", "algorithm", *PLAIN},
     "planning": {"config", "errors", "provenance", "tiny"},
-    "__main__": {"stages", "errors", "provenance"},
+    "__main__": {"stages", "errors", "imports", "provenance"},
 }
 """What each layer may import beside itself (docs/architecture.md). A stage imports no stage: see below."""
 HOMES = {

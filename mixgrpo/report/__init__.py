@@ -1,5 +1,6 @@
 """Tables and figures: scores, measurements and metrics in, things to look at out.
 
-The only place that imports pandas and matplotlib. A figure is a file: `figure04` is `figure04.py`, and
-its `draw(spec)` returns a matplotlib figure. May import files, errors; knows no model and no torch.
+The only place that imports pandas and matplotlib. What draws a figure is a file: its `draw(spec)` returns a
+matplotlib figure, and several figures may name it. Knows no model; may import files, errors, config and
+`algorithm`, whose window a figure shows.
 """

@@ -1,11 +1,14 @@
-"""A table before it is markdown or LaTeX: entries, headings, grids, and the words around them."""
+"""A table before it is markdown, LaTeX or html: entries, headings, grids, and the words around them."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
+
+from mixgrpo.report.statistics import Summary
 
 Mark = Literal["", "best", "near"]
 
@@ -22,10 +25,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Heading:
-    """A column's head: `what`, and `who` says so ("ours", "paper"), if it must be said."""
+    """A column's head: `what`, `who` says so ("ours", "paper"), and the `group` of columns it is in."""
 
     what: str
     who: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class Grid:
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.headings) for row in self.rows)
+
+
+def spans(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Neighbours of one name, and how many they are.
+
+    >>> spans(["", "ours", "ours", "paper"])
+    [('', 1), ('ours', 2), ('paper', 1)]
+    """
+    return [(name, len(list(same))) for name, same in itertools.groupby(names)]
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,9 @@ class Document:
     legend: tuple[str, ...]
     footnotes: tuple[str, ...]
     data: pd.DataFrame
-    """The tidy csv, one row per row of the table."""
+    """The tidy csv, one row per row and view of the table."""
+    origin: str = ""
+    """Preset, scale and seeds, in short."""
 
 
 @dataclass
@@ -88,6 +103,15 @@ def with_error(mean: float, error: float | None, digits: int, *, signed: bool = 
     """
     text = number(mean, digits, signed=signed)
     return text if error is None else f"{text} +- {number(error, digits)}"
+
+
+def with_errors(summary: Summary | None, digits: int, *, signed: bool = False) -> str:
+    """`mean +- standard error over seeds (over prompts)`; with one seed `mean +- over prompts`."""
+    if summary is None:
+        return ""
+    text = with_error(summary.mean, summary.error, digits, signed=signed)
+    several = len(summary.per_seed) > 1 and summary.prompt_error is not None
+    return f"{text} ({number(summary.prompt_error, digits)})" if several else text
 
 
 def marks(means: Sequence[float | None], errors: Sequence[float | None]) -> list[Mark]:

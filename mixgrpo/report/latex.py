@@ -2,7 +2,7 @@ r"""A document as LaTeX, ready for \input; the preamble needs \usepackage{bookta
 
 import re
 
-from mixgrpo.report.document import Document, Entry, Grid, Heading
+from mixgrpo.report.document import Document, Entry, Grid, Heading, spans
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -21,16 +21,27 @@ EMPHASIS = {"best": r"\textbf{%s}", "near": r"\underline{%s}", "": "%s"}
 
 
 def render(document: Document) -> str:
-    """One `table` environment a grid, captioned and labelled `tab:{name}-{i}`."""
-    legend = [f"{who}: {sentence}" for who, sentence in document.facts] + list(document.legend)
-    legend += [f"[{i}] {text}" for i, text in enumerate(document.footnotes, start=1)]
+    """One `table` environment a grid, captioned and labelled `tab:{name}-{i}`; under the last the notes."""
     parts = [f"% {document.name}. Needs \\usepackage{{booktabs,graphicx}}."]
     for i, grid in enumerate(document.grids, start=1):
         caption = rf"\textbf{{{escaped(document.title)}: {escaped(grid.title)}.}}"
-        if i == 1:
-            caption += " " + " ".join(escaped(text) for text in [document.caption, *legend])
-        parts.append(_environment(grid, caption=caption, label=f"tab:{document.name}-{i}"))
+        caption += f" {escaped(document.caption)}" if i == 1 else ""
+        notes = _notes(document) if i == len(document.grids) else []
+        label = f"tab:{document.name}-{i}"
+        parts.append(_environment(grid, caption=caption, label=label, notes=notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _notes(document: Document) -> list[str]:
+    """What a reader must know, small, as wide as the text."""
+    notes = [f"{who}: {sentence}" for who, sentence in document.facts] + list(document.legend)
+    notes += [f"[{i}] {text}" for i, text in enumerate(document.footnotes, start=1)]
+    return [
+        r"\par\medskip",
+        r"\begin{minipage}{\linewidth}\scriptsize",
+        *(rf"{escaped(note)}\par" for note in notes),
+        r"\end{minipage}",
+    ]
 
 
 def escaped(text: str) -> str:
@@ -43,12 +54,13 @@ def escaped(text: str) -> str:
     return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", text.replace("+-", r"$\pm$"))
 
 
-def _environment(grid: Grid, *, caption: str, label: str) -> str:
+def _environment(grid: Grid, *, caption: str, label: str, notes: list[str]) -> str:
     lines = [
         r"\begin{table}[tbp]",
         r"\centering\small",
         rf"\caption{{{caption}}}",
         rf"\label{{{label}}}",
+        r"\par\smallskip",
         FIT,
         rf"\begin{{tabular}}{{l{'r' * (len(grid.headings) - 1)}}}",
         r"\toprule",
@@ -57,16 +69,30 @@ def _environment(grid: Grid, *, caption: str, label: str) -> str:
         *(_line([_entry(entry) for entry in row]) for row in grid.rows),
         r"\bottomrule",
         r"\end{tabular}}",
+        *notes,
         r"\end{table}",
     ]
     return "\n".join(lines)
 
 
 def _heads(headings: tuple[Heading, ...]) -> list[str]:
-    """Who above what."""
+    """Groups over a rule as wide as their columns, who, what."""
+    lines = []
+    groups = spans([heading.group for heading in headings])
+    if any(group for group, _ in groups):
+        wide = [rf"\multicolumn{{{n}}}{{c}}{{{escaped(group)}}}" for group, n in groups]
+        lines += [_line(wide), _rules(groups)]
     whos = [escaped(heading.who) for heading in headings]
-    above = [_line(whos)] if any(whos) else []
-    return [*above, _line([escaped(heading.what) for heading in headings])]
+    lines += [_line(whos)] if any(whos) else []
+    return [*lines, _line([escaped(heading.what) for heading in headings])]
+
+
+def _rules(groups: list[tuple[str, int]]) -> str:
+    rules, column = [], 1
+    for group, n in groups:
+        rules += [rf"\cmidrule(lr){{{column}-{column + n - 1}}}"] if group else []
+        column += n
+    return "".join(rules)
 
 
 def _line(texts: list[str]) -> str:

@@ -37,11 +37,14 @@ def _escaped(text: str) -> str:
 
 
 def _heads(grid: Grid, index: int) -> list[str]:
-    """Who above what; one line where no column says who."""
+    """Group above who above what; no line for what no column says."""
     heading = grid.headings[index]
-    if not any(heading.who for heading in grid.headings):
-        return [_escaped(heading.what)]
-    return [_escaped(heading.who), _escaped(heading.what)]
+    said = [
+        heading.group if any(other.group for other in grid.headings) else None,
+        heading.who if any(other.who for other in grid.headings) else None,
+        heading.what,
+    ]
+    return [_escaped(text) for text in said if text is not None]
 
 
 def _entry(entry: Entry) -> str:

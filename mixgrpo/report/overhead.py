@@ -1,6 +1,6 @@
 """What an iteration costs, as the `overhead` stage counted and timed it.
 
-overhead/{table}.json    {"rows": {cell: {"sharing_on": {...}, "sharing_off": {...}}},
+overhead/{model}.json    {"rows": {cell: {"sharing_on": {...}, "sharing_off": {...}}},
                           "clock": "cpu" | "wall", "device": "..."}
 """
 
@@ -17,10 +17,6 @@ UPDATE_COST = 3
 class Measurement:
     """One cell, with sharing on or off. Counts and `image_seconds` are per image."""
 
-    rollout_nfe: float
-    """The paper's accounting: T, or l + w + K averaged over the schedule."""
-    update_nfe: float
-    """The paper's accounting: denoising steps trained."""
     counted_rollout_evaluations: float
     """Network evaluations that were really made."""
     counted_update_evaluations: float
@@ -43,7 +39,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedAndNot:
-    """One row: the same cell measured twice."""
+    """The same cell measured twice."""
 
     sharing_on: Measurement
     sharing_off: Measurement
@@ -53,7 +49,7 @@ class SharedAndNot:
 
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """All rows of one table, measured in one process."""
+    """All cells of one model that a table times, measured in one process."""
 
     rows: dict[str, SharedAndNot]
     clock: str

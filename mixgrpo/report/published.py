@@ -7,8 +7,8 @@ import pandas as pd
 from mixgrpo.errors import UserError
 from mixgrpo.report.table_spec import TableSpec
 
-Published = dict[tuple[str, str], str]
-"""(cell, role) -> the value as printed; a key that is not there was not published."""
+Published = dict[tuple[int, int, str], str]
+"""(view, row, role) -> the value as printed; a key that is not there was not published."""
 
 
 def read_published(path: Path, spec: TableSpec) -> Published:
@@ -24,10 +24,11 @@ def read_published(path: Path, spec: TableSpec) -> Published:
         raise UserError(f"{path}: not a csv ({error}). Restore it with git.") from None
     _check(path, values, spec)
     return {
-        (row.cell, column.role): str(values.iloc[row.published_row][column.published_column])
-        for row in spec.rows
+        (v, r, column.role): str(values.iloc[row.published_row][view.published_prefix + name])
+        for v, view in enumerate(spec.views)
+        for r, row in enumerate(spec.rows)
         for column in spec.columns
-        if row.published_row is not None and column.published_column is not None
+        if row.published_row is not None and (name := column.published_column) is not None
     }
 
 
@@ -44,15 +45,17 @@ def as_number(text: str) -> float | None:
 
 
 def _check(path: Path, values: pd.DataFrame, spec: TableSpec) -> None:
-    for column in spec.columns:
-        if column.published_column not in [None, *values.columns]:
-            raise UserError(
-                f"{path}: no column {column.published_column!r}, which config/tables.yaml names for "
-                f"{column.role} of {spec.table}. There are: {', '.join(values.columns)}."
-            )
+    for column in [column for column in spec.columns if column.published_column is not None]:
+        for view in spec.views:
+            name = f"{view.published_prefix}{column.published_column}"
+            if name not in values.columns:
+                raise UserError(
+                    f"{path}: no column {name!r}, which config/tables.yaml names for {column.role} of "
+                    f"{spec.table}. There are: {', '.join(values.columns)}."
+                )
     for row in spec.rows:
         if row.published_row is not None and not 0 <= row.published_row < len(values):
             raise UserError(
-                f"{path}: no row {row.published_row}, which config/tables.yaml names for {row.cell} of "
+                f"{path}: no row {row.published_row}, which config/tables.yaml names for {row.label} of "
                 f"{spec.table}. There are {len(values)}, counted from 0."
             )

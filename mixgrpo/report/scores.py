@@ -11,17 +11,16 @@ an index lists and that is not whole on disk is an error.
 
 import io
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from mixgrpo.config import BASE_CELL
 from mixgrpo.errors import UserError
-from mixgrpo.report.inputs import BASE_SEED, LENIENT, parse_json, read_json, read_text
+from mixgrpo.report.inputs import LENIENT, parse_json, read_json, read_text
 
-TIDY = ["cell", "seed", "reward", "prompt_id", "noise_seed", "score"]
+TIDY = ["cell", "p_mix", "seed", "reward", "prompt_id", "noise_seed", "score"]
 FILE_COLUMNS = ["prompt_id", "seed", "score"]
 
 
@@ -57,43 +56,56 @@ class ScoreHeader:
     __pydantic_config__ = LENIENT
 
 
+@dataclass(frozen=True)
+class Source:
+    """Pictures of one cell: those of each of its `seeds`, sampled at `p_mix`."""
+
+    cell: str
+    p_mix: float
+    seeds: tuple[int, ...]
+
+
+Images = Mapping[tuple[str, float, int, str], pd.Series]
+"""(cell, p_mix, seed, reward) -> its scores (N,), index (prompt_id, noise_seed) in one order for all."""
+
+
 def read_scores(
     folder: Path,
+    sources: Sequence[Source],
     *,
-    cells: Sequence[str],
-    seeds: Sequence[int],
     rewards: Collection[str],
     dataset: str,
     split: str,
-    p_mix: float,
 ) -> pd.DataFrame:
-    """Scores (cell, seed, reward, prompt_id, noise_seed, score), one row an image and reward.
+    """Scores with the columns `TIDY`, one row an image and reward; a source named twice is read once.
 
-    `seed` is the training seed, `noise_seed` the image's. The base cell, which no seed trained, is read
-    from its folder of seed 0, at p_mix = 0, whatever `seeds` and `p_mix`. UserError unless all cells
-    scored the same images.
+    `seed` is the training seed, `noise_seed` the image's. UserError unless all sources scored the same
+    images.
     """
     parts = []
-    for cell in cells:
-        for seed in [BASE_SEED] if cell == BASE_CELL else seeds:
-            index = folder / cell / f"seed{seed}" / "index.json"
+    for source in dict.fromkeys(sources):
+        for seed in source.seeds:
+            index = folder / source.cell / f"seed{seed}" / "index.json"
             for entry in _entries(index):
                 found = (entry.dataset, entry.split) == (dataset, split)
-                wanted_p_mix = 0.0 if cell == BASE_CELL else p_mix
-                if found and math.isclose(entry.p_mix, wanted_p_mix) and entry.reward in rewards:
+                if found and math.isclose(entry.p_mix, source.p_mix) and entry.reward in rewards:
                     part = _read_csv(index.parent / entry.file, entry, index)
-                    parts.append(part.assign(cell=cell, seed=seed, reward=entry.reward))
+                    part = part.assign(cell=source.cell, p_mix=source.p_mix, seed=seed)
+                    parts.append(part.assign(reward=entry.reward))
     scores = pd.concat(parts)[TIDY] if parts else pd.DataFrame(columns=TIDY)
     _same_images(scores, folder)
     return scores.reset_index(drop=True)
 
 
-def per_image(scores: pd.DataFrame) -> dict[tuple[str, int, str], pd.Series]:
-    """(cell, seed, reward) -> its scores (N,), index (prompt_id, noise_seed) in one order for all."""
+def per_image(scores: pd.DataFrame) -> Images:
+    """What `read_scores` returned, a series for each source, seed and reward."""
+    keys = ["cell", "p_mix", "seed", "reward"]
     indexed = scores.set_index(["prompt_id", "noise_seed"]).sort_index()
-    groups = indexed.groupby(["cell", "seed", "reward"], sort=False).score
-    order = list(scores[["cell", "seed", "reward"]].drop_duplicates().itertuples(index=False))
-    return {(str(c), int(s), str(r)): groups.get_group((c, s, r)) for c, s, r in order}
+    groups = indexed.groupby(keys, sort=False).score
+    order = list(scores[keys].drop_duplicates().itertuples(index=False))
+    return {
+        (str(c), float(p), int(s), str(r)): groups.get_group((c, p, s, r)) for c, p, s, r in order
+    }
 
 
 def _entries(index: Path) -> tuple[ScoreEntry, ...]:
@@ -155,8 +167,9 @@ def _checked(text: str, path: Path, remedy: str) -> pd.DataFrame:
 def _same_images(scores: pd.DataFrame, folder: Path) -> None:
     """Means are compared over the same prompts and noises, or not at all."""
     first: tuple[str, frozenset[tuple[str, int]]] | None = None
-    for (cell, seed, reward), part in scores.groupby(["cell", "seed", "reward"], sort=False):
-        where = f"{folder}/{cell}/seed{seed} ({reward})"
+    keys = ["cell", "p_mix", "seed", "reward"]
+    for (cell, p_mix, seed, reward), part in scores.groupby(keys, sort=False):
+        where = f"{folder}/{cell}/seed{seed} ({reward}, p_mix = {p_mix:g})"
         images = frozenset(zip(part.prompt_id, part.noise_seed, strict=True))
         first = first or (where, images)
         if images != first[1]:

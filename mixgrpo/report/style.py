@@ -29,6 +29,7 @@ COLOURS = {
     "flash": "#e69f00",
     "flash_star": "#cc79a7",
     "dancegrpo": "#0072b2",
+    "dancegrpo_8": "#2b93cd",
     "dancegrpo_4": "#56b4e9",
     "dancegrpo_4_first": "#009e73",
 }
@@ -63,7 +64,7 @@ RC: Any = {
     "text.parse_math": False,  # a dollar in a prompt is a dollar
     "pdf.fonttype": 42,
 }
-WITHOUT_DATES = {
+WITHOUT_DATES: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
@@ -71,14 +72,24 @@ WITHOUT_DATES = {
 
 
 def colours(cells: Sequence[str]) -> dict[str, str]:
-    """A colour for each cell: its method's own, else the next that is free.
+    """A colour for each cell: its method's, unless another cell has it; else the next that is free.
 
-    >>> colours(["mixgrpo", "window_2", "window_6"])
-    {'mixgrpo': '#d55e00', 'window_2': '#332288', 'window_6': '#882255'}
+    >>> colours(["mixgrpo", "mixgrpo_window2", "sd3_dpo_online", "pick_flash"])
+    {'mixgrpo': '#d55e00', 'mixgrpo_window2': '#332288', 'sd3_dpo_online': '#882255', 'pick_flash': '#e69f00'}
     """
-    others = [cell for cell in cells if cell not in COLOURS]
-    further = {cell: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, cell in enumerate(others)}
-    return {cell: COLOURS.get(cell) or further[cell] for cell in cells}
+    found = {cell: COLOURS[cell] for cell in cells if cell in COLOURS}
+    others = iter(OTHER_COLOURS * (1 + len(cells) // len(OTHER_COLOURS)))
+    for cell in cells:
+        if cell not in found:
+            own = _colour_of_method(cell)
+            found[cell] = own if own and own not in found.values() else next(others)
+    return {cell: found[cell] for cell in cells}
+
+
+def _colour_of_method(cell: str) -> str | None:
+    """Of the method that the cell's name begins or ends with; the longest such name."""
+    names = [m for m in COLOURS if cell.startswith(f"{m}_") or cell.endswith(f"_{m}")]
+    return COLOURS[max(names, key=len)] if names else None
 
 
 @contextlib.contextmanager
@@ -124,12 +135,19 @@ def footer(figure: Figure, text: str) -> None:
     inches_text(figure, MARGIN, height - 0.1, text, size=5.5, color=PALE)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """As png or pdf, by the suffix; the same figure gives the same bytes."""
+def save(figure: Figure, path: Path, *, name: str, caption: str, origin: str) -> None:
+    """As png or pdf, by the suffix; the same figure gives the same bytes.
+
+    A png says in its text chunks Title, Description and Source what it shows and where it comes from.
+    """
     kind = path.suffix.removeprefix(".")
+    said = {
+        "png": {"Title": name, "Description": caption, "Source": origin},
+        "pdf": {"Title": name, "Subject": caption},
+    }
     write_with(
         path,
         lambda temporary: figure.savefig(
-            temporary, format=kind, dpi=DPI, metadata=WITHOUT_DATES[kind]
+            temporary, format=kind, dpi=DPI, metadata=WITHOUT_DATES[kind] | said[kind]
         ),
     )

@@ -76,8 +76,8 @@ def _read(spec: FigureSpec) -> Runs:
     }
     if not runs:
         raise UserError(
-            f"figure {spec.name}: no cell has metrics. A figure of training says `draws: metrics` in "
-            "config/figures.yaml and shows cells that are trained."
+            f"figure {spec.name}: no cell has metrics. A figure of training reads metrics (config/figures.yaml) "
+            "and shows cells that are trained."
         )
     return runs
 

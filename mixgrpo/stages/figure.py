@@ -1,4 +1,4 @@
-"""Stage `figure`: images or metrics -> one figure, as png and pdf."""
+"""Stage `figure`: images, metrics, scores or measurements -> one figure, as png and pdf."""
 
 import importlib
 from collections.abc import Sequence
@@ -12,24 +12,25 @@ from mixgrpo.report.style import house_style, save
 KINDS = (".png", ".pdf")
 
 
-def run(*, name: str, spec: Path, outputs: Sequence[Path]) -> None:
-    """Draw `mixgrpo/report/{name}.py`; the suffix of each output says how it is saved."""
-    if name not in figures():
+def run(*, spec: Path, outputs: Sequence[Path]) -> None:
+    """Draw what `spec` says, by the file that it names; the suffix of each output says how it is saved."""
+    shown = read_figure_spec(spec)
+    if shown.draw not in figures():
         raise UserError(
-            f"no figure {name!r}: a figure is a file in mixgrpo/report/ with a function draw. "
-            f"There are: {', '.join(figures())}."
+            f"figure {shown.name}: draw is {shown.draw!r}, and what draws is a file in mixgrpo/report/ with "
+            f"a function draw. There are: {', '.join(figures())}."
         )
     for output in outputs:
         if output.suffix not in KINDS:
             raise UserError(f"{output}: wanted a file ending in {' or '.join(KINDS)}.")
-    module = importlib.import_module(f"mixgrpo.report.{name}")
+    module = importlib.import_module(f"mixgrpo.report.{shown.draw}")
     with house_style():
-        figure = module.draw(read_figure_spec(spec))
+        figure = module.draw(shown)
         for output in outputs:
-            save(figure, output)
+            save(figure, output, name=shown.title, caption=shown.caption, origin=shown.origin())
 
 
 def figures() -> list[str]:
-    """Names of the figures there are: files of mixgrpo/report/ that define `draw`."""
+    """What a figure may be drawn by: files of mixgrpo/report/ that define `draw`."""
     files = Path(report.__file__).parent.glob("[!_]*.py")
     return sorted(file.stem for file in files if "\ndef draw(" in file.read_text())

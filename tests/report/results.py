@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
+
+from mixgrpo.stages import table
 
 NOISE_SEED = 42
 
@@ -19,19 +22,24 @@ def write_scores(
     *,
     p_mix: float = 0.8,
     noise_seed: int = NOISE_SEED,
+    dataset: str = "hpd",
 ) -> Path:
-    """scores/{cell}/seed{seed}: `values` reward -> score of prompts 0, 1, ...; returns the index."""
+    """scores/{cell}/seed{seed}: `values` reward -> score of prompts 0, 1, ...; returns the index.
+
+    Sets of the same cell add up: an entry of the same dataset, p_mix and reward is replaced.
+    """
     index = folder / cell / f"seed{seed}" / "index.json"
-    entries = []
+    entries = json.loads(index.read_text())["scores"] if index.exists() else []
     for reward, scores in values.items():
-        file = f"hpd_test/p{p_mix:.2f}/{reward}.csv"
+        file = f"{dataset}_test/p{p_mix:.2f}/{reward}.csv"
+        entries = [entry for entry in entries if entry["file"] != file]
         path = index.parent / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [f"hpd-{i:03d},{noise_seed},{score!r}\n" for i, score in enumerate(scores)]
+        rows = [f"{dataset}-{i:03d},{noise_seed},{score!r}\n" for i, score in enumerate(scores)]
         header = f"# {json.dumps({'reward': reward, 'key': 'k'})}\nprompt_id,seed,score\n"
         path.write_text(header + "".join(rows))
         entries.append(
-            {"dataset": "hpd", "split": "test", "p_mix": p_mix, "reward": reward, "file": file}
+            {"dataset": dataset, "split": "test", "p_mix": p_mix, "reward": reward, "file": file}
             | {"mean": 0.0, "standard_error": None, "num_images": len(scores)}
         )
     index.write_text(json.dumps({"scores": entries}))
@@ -42,8 +50,22 @@ def column(role: str, name: str | None = None, **other: Any) -> dict[str, Any]:
     return {"role": role, "name": name or role, "header": role.upper(), "digits": 3} | other
 
 
+def entry(cell: str, trained: Sequence[str] = (), **other: Any) -> dict[str, Any]:
+    base = cell if not trained else "base"
+    return {"cell": cell, "base": base, "trained": list(trained), "p_mix": None} | other
+
+
 def row(cell: str, label: str, trained: Sequence[str] = (), **other: Any) -> dict[str, Any]:
-    return {"cell": cell, "label": label, "trained": list(trained)} | other
+    """A row of a table with one view; what is not of a row is of its entry."""
+    names = ("published_row", "group", "value", "entries")
+    of_row = {name: value for name, value in other.items() if name in names}
+    of_entry = {name: value for name, value in other.items() if name not in names}
+    return {"label": label, "entries": [entry(cell, trained, **of_entry)]} | of_row
+
+
+def view(title: str = "", **other: Any) -> dict[str, Any]:
+    what = {"title": title, "dataset": "hpd", "split": "test", "p_mix": 0.8, "gains_p_mix": 1.0}
+    return what | {"published_prefix": ""} | other
 
 
 def write_table_spec(
@@ -57,10 +79,8 @@ def write_table_spec(
         "preset": "tiny",
         "scale": "tiny: very small",
         "seeds": [0],
-        "dataset": "hpd",
-        "split": "test",
-        "p_mix": 0.8,
         "columns": columns,
+        "views": [view()],
         "rows": rows,
         "published": None,
     }
@@ -68,10 +88,22 @@ def write_table_spec(
     return path
 
 
+KINDS = ("csv", "md", "tex", "html")
+
+
+def make_table(folder: Path, *, overhead: Path | None = None, **spec: Any) -> pd.DataFrame:
+    """What the stage `table` makes of scores/ in `folder` is out.csv, out.md, ...; returns the csv."""
+    table.run(
+        spec=write_table_spec(folder / "spec.json", **spec),
+        scores=folder / "scores",
+        overhead=overhead,
+        **{kind: folder / f"out.{kind}" for kind in KINDS},
+    )
+    return pd.read_csv(folder / "out.csv")
+
+
 def measurement(seconds: float, rollout: float, update: float, **other: float) -> dict[str, float]:
     return {
-        "rollout_nfe": 25.0,
-        "update_nfe": 4,
         "counted_rollout_evaluations": rollout,
         "counted_update_evaluations": update,
         "iteration_seconds": seconds,
@@ -121,13 +153,16 @@ def write_pictures(
     return index
 
 
-def write_metrics(path: Path, rewards: Mapping[str, Sequence[float]], *, size: int = 4) -> Path:
-    """metrics.jsonl with these rewards; the window moves every second iteration."""
+def write_metrics(
+    path: Path, rewards: Mapping[str, Sequence[float]], *, size: int = 4, **other: Sequence[float]
+) -> Path:
+    """metrics.jsonl with these rewards and `other` columns; the window moves every second iteration."""
     path.parent.mkdir(parents=True, exist_ok=True)
     length = len(next(iter(rewards.values())))
     rows = [
         {"iteration": i, "window_start": i // 2, "window_size": size, "grad_norm": 1.0}
         | {f"reward/{name}": values[i] for name, values in rewards.items()}
+        | {name: values[i] for name, values in other.items()}
         for i in range(length)
     ]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in rows))

@@ -14,6 +14,10 @@ from mixgrpo.report.training_curves import running_length, running_mean
 from mixgrpo.stages import figure
 from tests.report.results import write_metrics, write_pictures
 
+DRAWS = {"figure04": "image_grid", "training_curves": "training_curves"} | {
+    "figure01": "trade_off",
+    "figure02": "window_and_spread",
+}
 STYLES = ["flat", "striped", "flat", "flat", "striped", "shaded"]
 PROMPTS = [(f"hpd-{i:03d}", f"{style} red $ circle {i}") for i, style in enumerate(STYLES)]
 
@@ -21,6 +25,8 @@ PROMPTS = [(f"hpd-{i:03d}", f"{style} red $ circle {i}") for i, style in enumera
 def facts(name, cells, **other):
     return {
         "name": name,
+        "draw": DRAWS[name],
+        "base": "base",
         "title": "A title",
         "caption": "A caption.",
         "preset": "tiny",
@@ -46,7 +52,8 @@ def pictures(tmp_path):
     mixgrpo = write_pictures(tmp_path, "mixgrpo", PROMPTS, side=40)
     cells = [
         {"cell": "base", "label": "FLUX", "images": str(base), "p_mix": 0.0, "seeds": [0]},
-        {"cell": "mixgrpo", "label": "MixGRPO", "images": str(mixgrpo), "p_mix": 0.8},
+        {"cell": "mixgrpo", "label": "MixGRPO", "images": str(mixgrpo), "p_mix": 0.8}
+        | {"trained": ["tiny_hps"]},
     ]
     spec = tmp_path / "figure04.json"
     spec.write_text(json.dumps(facts("figure04", cells, prompts=str(prompts))))
@@ -71,7 +78,7 @@ def curves(tmp_path):
 
 def draw(spec, *names):
     outputs = [spec.parent / name for name in names]
-    figure.run(name=spec.stem, spec=spec, outputs=outputs)
+    figure.run(spec=spec, outputs=outputs)
     return outputs
 
 
@@ -108,7 +115,7 @@ def test_the_same_figure_is_the_same_bytes_in_another_process(pictures, curves):
         "import pathlib, sys; from mixgrpo.stages import figure\n"
         "for spec in map(pathlib.Path, sys.argv[1:]):\n"
         "    outputs = [spec.with_suffix('.png'), spec.with_suffix('.pdf')]\n"
-        "    figure.run(name=spec.stem, spec=spec, outputs=outputs)"
+        "    figure.run(spec=spec, outputs=outputs)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     subprocess.run([sys.executable, "-c", code, pictures, curves], check=True, env=environment)
@@ -218,10 +225,28 @@ def test_bad_specs_are_explained(pictures, changes, message):
 
 
 def test_unknown_figures_and_formats(pictures):
-    with pytest.raises(UserError, match=r"no figure 'style'.*There are: figure04, training_curves"):
-        figure.run(name="style", spec=pictures, outputs=[])
     with pytest.raises(UserError, match=r"out.svg: wanted a file ending in .png or .pdf"):
         draw(pictures, "out.svg")
+    edit(pictures, draw="style")
+    with pytest.raises(UserError, match=r"draw is 'style'.*There are: image_grid, trade_off"):
+        draw(pictures, "out.png")
+
+
+def test_rows_may_be_one_cell_at_several_p_mix(pictures):
+    spec = json.loads(pictures.read_text())
+    other = write_pictures(pictures.parent / "half", "mixgrpo", PROMPTS, p_mix=0.4)
+    half = spec["cells"][1] | {"label": "40 %", "p_mix": 0.4, "images": str(other)}
+    edit(pictures, cells=[spec["cells"][0], half, spec["cells"][1]])
+    (path,) = draw(pictures, "out.png")
+    assert Image.open(path).size[1] == pytest.approx(200 * (1.0 + 3 * 1.05 + 0.58 + 0.22), abs=1)
+
+
+def test_a_png_says_what_it_shows_and_where_it_comes_from(pictures):
+    (path,) = draw(pictures, "out.png")
+    said = Image.open(path).info
+    assert said["Title"] == "A title"
+    assert said["Description"] == "A caption."
+    assert said["Source"] == "preset tiny (very small); 1 training seed (0)"
 
 
 def test_users_settings_of_matplotlib_do_not_matter(pictures):

@@ -4,14 +4,13 @@ import re
 import pytest
 
 from mixgrpo.errors import UserError
-from mixgrpo.report.scores import per_image, read_scores
+from mixgrpo.report.scores import Source, per_image, read_scores
 from tests.report.results import write_scores
 
 
 def read(folder, cells=("mixgrpo",), rewards=("hps",), seeds=(0,), p_mix=0.8):
-    return read_scores(
-        folder, cells=cells, seeds=seeds, rewards=rewards, dataset="hpd", split="test", p_mix=p_mix
-    )
+    sources = [Source(cell, p_mix, seeds) for cell in cells]
+    return read_scores(folder, sources, rewards=rewards, dataset="hpd", split="test")
 
 
 def csv_of(index):
@@ -22,23 +21,23 @@ def test_rows_are_tidy(tmp_path):
     write_scores(tmp_path, "mixgrpo", 0, {"hps": [0.5, 0.25]})
     write_scores(tmp_path, "mixgrpo", 1, {"hps": [1.5, 1.25]})
     scores = read(tmp_path, seeds=(0, 1))
-    assert list(scores.columns) == ["cell", "seed", "reward", "prompt_id", "noise_seed", "score"]
+    names = ["cell", "p_mix", "seed", "reward", "prompt_id", "noise_seed", "score"]
+    assert list(scores.columns) == names
     assert scores.values.tolist() == [
-        ["mixgrpo", 0, "hps", "hpd-000", 42, 0.5],
-        ["mixgrpo", 0, "hps", "hpd-001", 42, 0.25],
-        ["mixgrpo", 1, "hps", "hpd-000", 42, 1.5],
-        ["mixgrpo", 1, "hps", "hpd-001", 42, 1.25],
+        ["mixgrpo", 0.8, 0, "hps", "hpd-000", 42, 0.5],
+        ["mixgrpo", 0.8, 0, "hps", "hpd-001", 42, 0.25],
+        ["mixgrpo", 0.8, 1, "hps", "hpd-000", 42, 1.5],
+        ["mixgrpo", 0.8, 1, "hps", "hpd-001", 42, 1.25],
     ]
 
 
-def test_the_base_is_read_from_seed_0_at_p_mix_0(tmp_path):
-    write_scores(tmp_path, "base", 0, {"hps": [0.5]}, p_mix=0.0)
+def test_one_cell_at_several_p_mix_is_several_sources(tmp_path):
+    write_scores(tmp_path, "mixgrpo", 7, {"hps": [0.5]}, p_mix=0.2)
     write_scores(tmp_path, "mixgrpo", 7, {"hps": [0.75]}, p_mix=1.0)
-    scores = read(tmp_path, cells=("base", "mixgrpo"), seeds=(7,), p_mix=1.0)
-    assert scores[["cell", "seed", "score"]].values.tolist() == [
-        ["base", 0, 0.5],
-        ["mixgrpo", 7, 0.75],
-    ]
+    sources = [Source("mixgrpo", p_mix, (7,)) for p_mix in (1.0, 0.2, 1.0)]
+    scores = read_scores(tmp_path, sources, rewards=["hps"], dataset="hpd", split="test")
+    assert scores[["p_mix", "score"]].values.tolist() == [[1.0, 0.75], [0.2, 0.5]]
+    assert list(per_image(scores)) == [("mixgrpo", 1.0, 7, "hps"), ("mixgrpo", 0.2, 7, "hps")]
 
 
 def test_other_sets_and_rewards_are_left_out(tmp_path):
@@ -54,8 +53,8 @@ def test_per_image_puts_all_in_one_order(tmp_path):
     head, columns, first, second = csv_of(index).read_text().splitlines()
     csv_of(index).write_text("\n".join([head, columns, second, first]) + "\n")
     images = per_image(read(tmp_path, cells=("mixgrpo", "flash")))
-    assert images["mixgrpo", 0, "hps"].to_list() == [0.5, 0.25]
-    assert images["flash", 0, "hps"].to_list() == [3.0, 4.0]
+    assert images["mixgrpo", 0.8, 0, "hps"].to_list() == [0.5, 0.25]
+    assert images["flash", 0.8, 0, "hps"].to_list() == [3.0, 4.0]
 
 
 def cut_a_row(text):
@@ -116,7 +115,7 @@ def test_cells_that_scored_other_images_cannot_be_compared(tmp_path, other):
     values = {"hps": [1.0, 2.0]}
     write_scores(tmp_path, "mixgrpo", 0, values)
     write_scores(tmp_path, "flash", 0, **({"values": values} | other))
-    with pytest.raises(UserError, match=r"flash/seed0 \(hps\).*cannot be compared"):
+    with pytest.raises(UserError, match=r"flash/seed0 \(hps, p_mix = 0.8\).*cannot be compared"):
         read(tmp_path, cells=("mixgrpo", "flash"))
 
 

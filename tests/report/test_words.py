@@ -74,5 +74,6 @@ def test_latex_is_balanced_and_every_row_is_whole():
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert r"{}*a & \textbf{$-$1}$^{1}$ \\" in text
     assert r"{}[b &  \\" in text
-    assert r"C\_1 ours: 50 \% of it. [1] one\_a." in text
+    assert r"\textbf{T: G.} C\_1}" in text
+    assert "ours: 50 \\% of it.\\par\n[1] one\\_a.\\par\n" in text
     assert text.count(r"\begin{") == text.count(r"\end{")

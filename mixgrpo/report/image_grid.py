@@ -1,4 +1,4 @@
-"""Figures 3 and 4 of the paper: the same prompts and the same noise, a row for each method."""
+"""Qualitative figures: the same prompts and the same noise, a row for each method, reward set or p_mix."""
 
 import textwrap
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mixgrpo.config import BASE_CELL
 from mixgrpo.errors import UserError
 from mixgrpo.report.figure_spec import FigureCell, FigureSpec
 from mixgrpo.report.pictures import Picture, read_pictures
@@ -29,7 +28,7 @@ PIXELS = 256
 GAP = 0.05
 STYLE_GAP = 0.16
 LABELS = 1.15
-LABEL_CHARACTERS = 14
+LABEL_CHARACTERS = 12
 HEAD = 1.0
 CAPTIONS = 0.58
 FOOT = 0.22
@@ -40,7 +39,7 @@ CAPTION_LINES = 4
 
 def draw(spec: FigureSpec) -> Figure:
     """`spec.num_prompts` columns, by `varied_prompts`; rows are the cells in order."""
-    spec.needed("dataset", "split", "p_mix", "num_prompts", "prompts")
+    spec.needed("dataset", "split", "num_prompts", "prompts")
     prompts = varied_prompts(read_prompts(Path(str(spec.prompts))), spec.num_prompts or 0)
     grid = [_row(spec, cell, prompts) for cell in spec.cells]
     _same_noise(spec, prompts, grid)
@@ -58,14 +57,24 @@ def draw(spec: FigureSpec) -> Figure:
             axes.set_axis_off()
     for left, prompt in zip(lefts, prompts["prompt"], strict=True):
         _caption(figure, prompt, left + PICTURE / 2, height - CAPTIONS - FOOT + LINE)
-    seeds = {cell.seeds[0] for cell in spec.cells if cell.cell != BASE_CELL}
-    images = f"{spec.dataset} {spec.split}, p_mix = {spec.p_mix:g}; of each style the prompts least alike in words"
-    footer(figure, f"{spec.origin(sorted(seeds))}; {images}")
+    footer(figure, f"{origin(spec)}; {_which(spec)}")
     return figure
 
 
+def origin(spec: FigureSpec) -> str:
+    """Pictures are of the first seed of each trained cell."""
+    return spec.origin(sorted({cell.seeds[0] for cell in spec.cells if cell.trained}) or [0])
+
+
+def _which(spec: FigureSpec) -> str:
+    """Which pictures, and which prompts of all."""
+    shares = {cell.p_mix for cell in spec.cells if cell.trained}
+    p_mix = f", p_mix = {shares.pop():g}" if len(shares) == 1 else ""
+    return f"{spec.dataset} {spec.split}{p_mix}; of each style the prompts least alike in words"
+
+
 def _label(figure: Figure, text: str, color: str, middle: float) -> None:
-    lines = textwrap.fill(text, LABEL_CHARACTERS, break_on_hyphens=False)
+    lines = textwrap.fill(text, LABEL_CHARACTERS, break_on_hyphens=False, break_long_words=False)
     inches_text(figure, MARGIN, middle, lines, color=color, va="center", weight="bold", size=8.5)
 
 
@@ -86,7 +95,7 @@ def _row(spec: FigureSpec, cell: FigureCell, prompts: pd.DataFrame) -> list[Pict
     if cell.images is None or cell.p_mix is None:
         raise UserError(
             f"figure {spec.name}: cell {cell.cell} has no images or no p_mix in its spec. A figure of "
-            "pictures says `draws: images` in config/figures.yaml."
+            "pictures reads images: say so in config/figures.yaml."
         )
     return read_pictures(
         Path(cell.images),
@@ -102,7 +111,7 @@ def _same_noise(spec: FigureSpec, prompts: pd.DataFrame, grid: list[list[Picture
     """The figure claims it, so it is checked."""
     for column, prompt_id in enumerate(prompts["id"]):
         seeds = {
-            cell.cell: row[column].noise_seed for cell, row in zip(spec.cells, grid, strict=True)
+            cell.label: row[column].noise_seed for cell, row in zip(spec.cells, grid, strict=True)
         }
         if len(set(seeds.values())) > 1:
             raise UserError(
