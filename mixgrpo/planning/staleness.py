@@ -81,9 +81,9 @@ def causes(job: Job) -> list[Cause]:
         elif head == "interrupted":
             found = [Cause("missing", "was interrupted")]
         elif head == "files":
-            found += [
-                Cause("files", f"{named(job, file)} changed", (file,)) for file in rest.split(", ")
-            ]
+            files = tuple(rest.split(", "))
+            more = f" and {len(files) - 1} more of its files" if len(files) > 1 else ""
+            found.append(Cause("files", f"{named(job, files[0])}{more} changed", files))
         elif head == "inputs":
             found.append(Cause("plan", "is made from other files than before"))
         elif head == "rule":
