@@ -19,12 +19,17 @@ def accept(request: Request) -> str:
     """Accept, and say what.
 
     Snakemake tells of a job that follows from another one only that, and its own causes when the other one is
-    done. So this goes on until nothing that may be accepted comes to light.
+    done. So this goes on until nothing that may be accepted comes to light, or nothing new.
     """
     reasons: list[Job] = []
     kept: set[str] = set()
+    seen: set[frozenset[str]] = set()
     jobs = request.stale_jobs()
     while accepted := acceptable(jobs, kept):
+        found = frozenset(f"{job.output} {job.reason}" for job in accepted)
+        if found in seen:
+            break
+        seen.add(found)
         reasons += [job for job in accepted if any(c.kind == "code" for c in causes(job))]
         record(request, accepted)
         kept.update(file for job in accepted for file in job.output)
