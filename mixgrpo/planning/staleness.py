@@ -55,6 +55,8 @@ class Job:
     output: Sequence[str]
     reason: str
     message: str | None
+    benchmark: str | None = None
+    """A record of its time, which Snakemake counts as one more output."""
 
     @property
     def writes_plan(self) -> bool:

@@ -68,11 +68,19 @@ class Checkout:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def pretend_finished(self) -> None:
-        """A placeholder for every output, and the records of a run that made them."""
+        """A placeholder for every output, and the records of a run that made them.
+
+        Trainings have their benchmark too: Snakemake takes it for one more output, as old as it is.
+        """
         for row in self.summary():
             path = self.root / row["output_file"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("placeholder")
+            if row["rule"] == "train":
+                run = row["output_file"].rpartition("/")[0].replace("/runs/", "/benchmarks/train/")
+                benchmark = self.root / f"{run}.tsv"
+                benchmark.parent.mkdir(parents=True, exist_ok=True)
+                benchmark.write_text("s\th:m:s\n8.0\t0:00:08\n")
         options = ("--touch", "--forceall", "--cores", "1", "--config", PRESET)
         self.run(sys.executable, "-c", TOUCH, *options)
 

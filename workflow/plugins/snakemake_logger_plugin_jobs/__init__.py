@@ -40,4 +40,5 @@ def job(record: Any) -> dict[str, Any]:
         "output": list(record.output or []),
         "reason": record.reason,
         "message": record.rule_msg,
+        "benchmark": getattr(record, "benchmark", None),
     }
