@@ -144,7 +144,7 @@ def test_settings_of_table_3():
     flow, mix, dpo = (cells[f"sd3_{n}"].settings for n in ("flowgrpo", "mixgrpo", "dpo_online"))
     assert (flow.sampling.sde_steps, flow.sampling.num_steps) == ("all", 10)
     assert (flow.training.kl_weight, mix.training.kl_weight) == (0.001, 0.0)
-    assert (mix.window.size, mix.sampling.num_steps, mix.training.group_size) == (4, 10, 24)
+    assert (mix.window.size, mix.sampling.num_steps, mix.training.group_size) == (4, 10, 12)
     assert (mix.training.lora.rank, mix.training.lora.alpha) == (32, 64)
     assert (dpo.dpo.pairs, dpo.sampling.num_steps) == ("online", 40)
     assert mix.model.schedule == "sd3"
@@ -632,7 +632,7 @@ def test_a_model_needs_its_untrained_cell_and_its_file(folder):
 
 
 def test_a_cell_trains_on_prompts_that_are_there(folder):
-    replace(folder, "presets/tiny.yaml", "{train: 240, test: 96}", "{test: 96}")
+    replace(folder, "presets/tiny.yaml", "{train: 200, test: 96}", "{test: 96}")
     found = mistakes(folder)
     assert "tiny_pick has no split `train` to train on" in found[0]
     assert "(in pick_mixgrpo, " in found[0]
