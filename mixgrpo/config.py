@@ -1,7 +1,7 @@
 """The settings of one run: frozen dataclasses, checked once, written beside every result as canonical JSON.
 
-Values are resolved by `mixgrpo.experiment` (config.yaml <- preset <- method <- cell) and read here.
-Torch-free, because the workflow imports it to plan.
+Values are resolved by `mixgrpo.planning` (config/README.md says in which order) and read here. Torch-free, because
+the workflow imports it to plan. Longer than 300 lines: a sentence for every setting, in one place to look them up.
 """
 
 import json

@@ -53,17 +53,7 @@ def run(
     config = read_settings(settings)
     wanted = read_evaluation(evaluation)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = {
-        "base": fingerprint(Path(config.model.path)),
-        "model": fingerprint(model) if model else None,
-        "guidance": config.model.guidance,
-        "resolution": config.model.resolution,
-        "schedule": config.model.schedule,
-        "num_steps": wanted.num_steps,
-        "shift": wanted.shift,
-        "seed": wanted.seed,
-        "code": digest("mixgrpo.stages.generate", f"mixgrpo.models.{config.model.name}"),
-    }
+    facts = facts_of(config, wanted, model)
     stale: dict[str, list[SetName]] = {}
     keys: dict[SetName, str] = {}
     for name in wanted.sets:
@@ -90,6 +80,21 @@ def run(
                 device=device,
             )
     write_index(index, "sets", [describe(index.parent, name) for name in wanted.sets])
+
+
+def facts_of(config: Settings, wanted: Evaluation, model: Path | None) -> dict[str, Any]:
+    """What the pictures of every set depend on."""
+    return {
+        "base": fingerprint(Path(config.model.path)),
+        "model": fingerprint(model) if model else None,
+        "guidance": config.model.guidance,
+        "resolution": config.model.resolution,
+        "schedule": config.model.schedule,
+        "num_steps": wanted.num_steps,
+        "shift": wanted.shift,
+        "seed": wanted.seed,
+        "code": digest("mixgrpo.stages.generate", f"mixgrpo.models.{config.model.name}"),
+    }
 
 
 def read_evaluation(path: Path) -> Evaluation:
