@@ -1,7 +1,7 @@
 """What a table shows: `tables/{table}.json`, which the workflow writes from config/tables.yaml.
 
     {"table": "table11", "kind": "paper", "title": "...", "caption": "...",
-     "preset": "tiny", "scale": "0.5 M parameters, 32 x 32, 60 iterations, 192 prompts", "seeds": [0],
+     "preset": "tiny", "scale": "0.5 M parameters, 32 x 32, 50 iterations", "seeds": [0],
      "columns": [{"role": "hps_v2_1", "name": "tiny_hps", "header": "HPS-v2.1", "digits": 3,
                   "published_column": "hps_v2_1", "group": null}, ...],
      "views": [{"title": "Experiment 1, in-domain", "dataset": "tiny_hpd", "split": "test",
