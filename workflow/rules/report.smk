@@ -99,7 +99,11 @@ rule page:
         tables=collect("<results>/tables/{table}.html", table=TABLES),
         figures=collect("<results>/figures/{figure}.png", figure=EXPERIMENT.figures),
     output:
-        report("<results>/index.html", caption="../report/page.rst"),
+        report(
+            "<results>/index.html",
+            category="Everything on one page",
+            caption="../report/page.rst",
+        ),
     log:
         "<logs>/page.log",
     conda:
