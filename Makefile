@@ -17,9 +17,11 @@ TABLES ?=
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 
 VENV := .venv
-# Written last and named by the lock file, so that an install that was interrupted, or is of another lock,
+# The second with --no-deps, which pip has for a whole command only: docs/install.md.
+LOCKS := requirements.lock requirements-nodeps.lock
+# Written last and named by the lock files, so that an install that was interrupted, or is of another lock,
 # is taken up again.
-STAMP := $(VENV)/.installed-$(shell cksum < requirements.lock | tr -d ' ')
+STAMP := $(VENV)/.installed-$(shell cat $(LOCKS) | cksum | tr -d ' ')
 RESULTS := results/$(PRESET)
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -105,7 +107,7 @@ endef
 .PHONY: environment
 environment: $(STAMP)
 
-$(STAMP): requirements.lock
+$(STAMP): $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
 		echo "Install one and say which: make ... PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -113,6 +115,7 @@ $(STAMP): requirements.lock
 	@$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
 		echo "Python's venv module is incomplete (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 2; }
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		-r requirements-nodeps.lock -e .
 	@rm -f $(VENV)/.installed-*
 	@touch $@

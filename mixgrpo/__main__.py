@@ -18,6 +18,7 @@ PATH: dict[str, Any] = {"type": Path, "required": True}
 OPTIONAL_PATH: dict[str, Any] = {"type": Path, "default": None}
 PATHS: dict[str, Any] = {"type": Path, "required": True, "nargs": "+"}
 NAME: dict[str, Any] = {"required": True}
+ASSIGNMENTS: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
 
 VERBS: dict[str, Arguments] = {
     "pretrain": {"settings": PATH, "component": NAME, "output": PATH},
@@ -49,7 +50,30 @@ VERBS: dict[str, Arguments] = {
         "embeddings": PATH,
         "index": PATH,
     },
-    "score": {"images": PATH, "rewards": PATH, "index": PATH},
+    "score": {
+        "images": {**PATH, "help": "index of image sets, or any folder of pictures"},
+        "rewards": OPTIONAL_PATH,
+        "index": OPTIONAL_PATH,
+        "prompts": {
+            **OPTIONAL_PATH,
+            "help": "of a folder: a line per picture, or .csv or .tsv with columns file and prompt",
+        },
+        "reward": {"default": None, "help": "of a folder: names, such as hps_v2_1,pick_score"},
+        "output": {
+            **OPTIONAL_PATH,
+            "help": "of a folder: csv to write (default: FOLDER.scores.csv)",
+        },
+        "path": {**ASSIGNMENTS, "help": "weights of a reward, NAME=PATH"},
+        "option": {**ASSIGNMENTS, "help": "option of a reward, NAME.KEY=VALUE"},
+    },
+    "serve-reward": {
+        "reward": {"required": True, "help": "names, such as hps_v2_1,pick_score"},
+        "path": {**ASSIGNMENTS, "help": "weights of a reward, NAME=PATH"},
+        "option": {**ASSIGNMENTS, "help": "option of a reward, NAME.KEY=VALUE"},
+        "device": {"default": None, "help": "such as cuda:1 (default: cuda where there is one)"},
+        "host": {"default": "127.0.0.1"},
+        "port": {"type": int, "default": 8801, "help": "0: a free one (default: 8801)"},
+    },
     "overhead": {
         "settings": PATHS,
         "prompts": PATH,
@@ -76,13 +100,18 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m mixgrpo", description=__doc__)
     verbs = main.add_subparsers(dest="verb", required=True)
     for verb, arguments in VERBS.items():
-        sub = verbs.add_parser(verb, help=f"see mixgrpo/stages/{verb}.py")
+        sub = verbs.add_parser(verb, help=f"see mixgrpo/stages/{stage_of(verb)}.py")
         for name, options in arguments.items():
             sub.add_argument(f"--{name}", **options)
         sub.add_argument(
             "--code", help="DIGEST:MODULES this job was planned with; refuse other code"
         )
     return main
+
+
+def stage_of(verb: str) -> str:
+    """Name of the file of `mixgrpo/stages/` that does it."""
+    return verb.replace("-", "_")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         if planned is not None:
             refuse_other_code(planned)
         refuse_missing_tracker(arguments.get("tracker"))
-        import_module(f"mixgrpo.stages.{verb}").run(**arguments)
+        import_module(f"mixgrpo.stages.{stage_of(verb)}").run(**arguments)
     except UserError as error:
         print(f"mixgrpo {verb}: error: {error}", file=sys.stderr)
         return 1

@@ -144,6 +144,9 @@ class RewardConfig:
 
     weight: float = 1.0
     path: str | None = None
+    """Its weights; null for one without weights, or for the checkpoint that the reward names itself."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword-only arguments of `load` in the reward's file."""
 
     __pydantic_config__ = STRICT
 
@@ -152,6 +155,14 @@ class RewardConfig:
             raise ValueError(
                 f"weight={self.weight} must be positive. Leave the reward out instead."
             )
+        check_options(self.options)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """ValueError unless each option of a reward is a text, a number, true or false."""
+    for name, value in options.items():
+        if type(value) not in (str, int, float, bool):
+            raise ValueError(f"options.{name}={value!r}: wanted a text, a number, true or false.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,11 +84,24 @@ def load_images(paths: list[Path]) -> Tensor:
     images = []
     for path in paths:
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-        except (OSError, SyntaxError) as error:
+            images.append(read_pixels(path))
+        except ValueError as error:
             raise UserError(
                 f"picture {path} cannot be read ({error}). Delete its folder {path.parent} and rerun: it is made again."
             ) from None
-        images.append(torch.from_numpy(pixels / 255).permute(2, 0, 1))
     return torch.stack(images)
+
+
+def read_pixels(path: Path) -> Tensor:
+    """(3, H, W) in [0, 1] of any picture: grey is repeated, transparency left out. ValueError when it is none."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # PIL's own conversion to RGB would clip it
+                grey = np.asarray(image, dtype=np.float32) / 65535
+                return torch.from_numpy(grey).expand(3, -1, -1)
+            if image.mode in ("I", "F"):
+                raise ValueError(f"pixels of PIL's mode {image.mode}, wanted 8 or 16 bits each")
+            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+    return torch.from_numpy(pixels / 255).permute(2, 0, 1)

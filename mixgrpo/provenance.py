@@ -149,6 +149,18 @@ def keys_of(module: str, name: str) -> list[str]:
     return [str(ast.literal_eval(key)) for key in expression.keys if key is not None]
 
 
+def options_of(reward: str) -> list[str]:
+    """Keyword-only arguments of `load` in a reward's file: the options that a preset may give it.
+
+    >>> options_of("sharpness")
+    []
+    """
+    for node in parse(f"{PACKAGE}.rewards.{reward}", ROOT).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "load":
+            return sorted(argument.arg for argument in node.args.kwonlyargs)
+    return []
+
+
 def modules_in(layer: str) -> list[str]:
     """Names of the files of a folder of the package: what its loader can be asked for.
 

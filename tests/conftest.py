@@ -17,6 +17,15 @@ from mixgrpo.stages import embed, pretrain, prompts
 
 torch.set_num_threads(1)
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu need one."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 SD3 = {"sd3": {"guidance": 2.0, "schedule": "sd3"}}
 REWARDS = ("tiny_hps", "tiny_image_reward")
 

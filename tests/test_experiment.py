@@ -259,6 +259,41 @@ def test_own_prompts_are_a_text_file(folder):
     assert "datasets.mine.files.train: there is no file mine.txt" in mistakes(folder)[0]
 
 
+def test_real_rewards_are_a_path_and_options(folder, tmp_path):
+    weights = tmp_path / "PickScore_v1"
+    weights.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (weights / name).touch()
+    file = tmp_path / "HPS_v2.1_compressed.pt"
+    file.touch()
+    pick_score = {"name": "pick_score", "path": str(weights), "options": {"dtype": "bfloat16"}}
+    hps = {"name": "hps_v2_1", "path": str(file), "options": {"backend": "native"}}
+    edit(
+        folder,
+        "presets/tiny.yaml",
+        reward_models={
+            "pick_score": pick_score,
+            "hps_v2_1": hps,
+            "clip_score": {"name": "clip_score", "path": None},
+        },
+    )
+    experiment = load(folder)
+    settings = json.loads(specs.settings_json(experiment, "mixgrpo", 0))
+    assert settings["rewards"]["pick_score"]["options"] == {"dtype": "bfloat16"}
+    rewards = json.loads(specs.rewards_json(experiment))
+    assert rewards["hps_v2_1"] == {"path": str(file), "options": {"backend": "native"}}
+    assert rewards["colorfulness"] == {"path": None, "options": {}}
+    plan = Plan(experiment)
+    assert plan.scored_rewards(None) == [
+        str(file),
+        str(weights / "model.safetensors"),
+        "results/tiny/models/tiny_image_reward/model.safetensors",
+        "results/tiny/models/tiny_unified/model.safetensors",
+    ]
+    file.unlink()
+    assert f"reward_models.hps_v2_1.path: there is nothing at {file}. " in mistakes(folder)[0]
+
+
 def test_the_base_does_not_depend_on_how_others_train(folder):
     before = specs.settings_json(load(folder), "base", 0)
     edit(folder, "config.yaml", training={"clip_range": 0.5}, sampling={"num_steps": 20})
@@ -549,6 +584,16 @@ def training():
             "presets/tiny.yaml",
             {"reward_models": {"clip_score": {"name": "tiny_clip"}}},
             r"reward_models.clip_score.name: 'tiny_clip' is not known; did you mean 'tiny_clip_score'",
+        ),
+        (
+            "presets/tiny.yaml",
+            {"reward_models": {"clip_score": {"options": {"dtpye": "bfloat16"}}}},
+            "reward_models.clip_score.options.dtpye: unknown key. 'dtpye' is not known",
+        ),
+        (
+            "presets/tiny.yaml",
+            {"reward_models": {"clip_score": {"options": {"dtype": ["bfloat16"]}}}},
+            r"clip_score: options.dtype=\['bfloat16'\]: wanted a text, a number, true or false",
         ),
         (
             "presets/tiny.yaml",

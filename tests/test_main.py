@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mixgrpo.__main__ import VERBS, main
+from mixgrpo.__main__ import VERBS, main, stage_of
 from mixgrpo.provenance import planned_code
 
 
 def test_every_verb_is_a_stage_that_takes_its_options():
     for verb, options in VERBS.items():
-        module = __import__(f"mixgrpo.stages.{verb}", fromlist=["run"])
+        module = __import__(f"mixgrpo.stages.{stage_of(verb)}", fromlist=["run"])
         taken = module.run.__kwdefaults__ or {}
         names = module.run.__code__.co_varnames[: module.run.__code__.co_kwonlyargcount]
         assert set(options) == set(names), verb

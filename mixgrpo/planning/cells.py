@@ -123,6 +123,7 @@ def resolve(
             sheet.reward_models[role].name: {
                 "weight": weight,
                 "path": sheet.reward_models[role].path,
+                "options": sheet.reward_models[role].options,
             }
             for role, weight in rewards.items()
         },

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixgrpo.config import canonical
-from mixgrpo.planning.checking import Findings, unknown
+from mixgrpo.planning.checking import Findings, unknown, unknown_key
 from mixgrpo.planning.experiment import Cell
 from mixgrpo.planning.sheets import (
     METRIC_ROLES,
@@ -20,7 +20,7 @@ from mixgrpo.planning.sheets import (
     PresetSheet,
     Table,
 )
-from mixgrpo.provenance import ROOT, keys_of, modules_in, parse
+from mixgrpo.provenance import ROOT, keys_of, modules_in, options_of, parse
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,24 @@ def check_files(findings: Findings, folder: Path, sheet: PresetSheet) -> None:
         for role, player in players.items():
             if player.name not in names and not (block == "datasets" and role in own):
                 findings.add(file, f"{block}.{role}.name", unknown(player.name, names))
+    check_rewards(findings, folder, sheet)
+
+
+def check_rewards(findings: Findings, folder: Path, sheet: PresetSheet) -> None:
+    """A reward's weights are there, unless the workflow makes them, and its options are those of its file."""
+    for role, reward in sheet.reward_models.items():
+        file, key = f"{folder.name}/presets", f"reward_models.{role}"
+        made = reward.path is None or reward.path.startswith("results/")
+        if not made and not (folder.parent / str(reward.path)).exists():
+            message = (
+                f"there is nothing at {reward.path}. Put the weights there, or set it to null: then the reward "
+                "fetches its own, or is asked of the server that MIXGRPO_REWARDS names."
+            )
+            findings.add(file, f"{key}.path", message)
+        if reward.name in modules_in("rewards"):
+            options = options_of(reward.name)
+            for option in sorted(reward.options.keys() - set(options)):
+                findings.add(file, f"{key}.options.{option}", unknown_key(option, options))
 
 
 def check_published(

@@ -24,6 +24,8 @@ Named = TypeVar("Named")
 TWO = ("text_encoder", "text_encoder_2")
 TEXT_ENCODERS = {"sd3": (*TWO, "text_encoder_3")}
 """Folders of the text encoders, of the models that do not have two."""
+WEIGHTS = (".safetensors", ".pt", ".bin")
+"""What files of weights end in."""
 
 
 def code(verb: str, **names: Any) -> str:
@@ -233,4 +235,11 @@ class Plan:
 
     def _reward_files(self, names: Iterable[str]) -> list[str]:
         paths = (self.rewards[name] for name in sorted(set(names)))
-        return [f"{path}/model.safetensors" for path in paths if path]
+        return [file for path in paths if path for file in self._weights_at(path)]
+
+    def _weights_at(self, path: str) -> list[str]:
+        """What the workflow makes has one file; of weights that a person names, all files that are there."""
+        if Path(path).is_relative_to(self.results):
+            return [f"{path}/model.safetensors"]
+        files = sorted(str(file) for file in Path(path).glob("*") if file.suffix in WEIGHTS)
+        return files or [path]

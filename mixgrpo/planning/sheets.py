@@ -6,7 +6,7 @@ Frozen dataclasses that say what a person may write; `mixgrpo.planning.experimen
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mixgrpo.config import STRICT, ModelConfig
+from mixgrpo.config import STRICT, ModelConfig, check_options
 
 METRIC_ROLES = ("rollout_nfe", "update_nfe")
 """Columns that the metrics of training fill."""
@@ -46,9 +46,14 @@ class RewardSheet:
     name: str
     """File name in mixgrpo/rewards/."""
     path: str | None = None
-    """Directory of its weights; null for a measure without weights."""
+    """Its weights; null for a measure without weights, or for the checkpoint that the reward names itself."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword-only arguments of `load` in the reward's file."""
 
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        check_options(self.options)
 
 
 @dataclass(frozen=True, kw_only=True)

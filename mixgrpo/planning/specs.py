@@ -29,7 +29,10 @@ def evaluation_json(experiment: Experiment, cell: str) -> str:
 def rewards_json(experiment: Experiment) -> str:
     """scores/rewards.json: every reward of the preset by name."""
     return dump(
-        {sheet.name: {"path": sheet.path} for sheet in experiment.sheet.reward_models.values()}
+        {
+            sheet.name: {"path": sheet.path, "options": sheet.options}
+            for sheet in experiment.sheet.reward_models.values()
+        }
     )
 
 

@@ -194,15 +194,15 @@ def plan_causes(rule: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> li
     if rule == "settings":
         return settings_causes(old, new)
     if rule == "rewards":
-        return [Cause("plan", text) for text in differing_names("reward", old, new)]
+        return [Cause("plan", text) for text in reward_texts(old, new)]
     if rule == "evaluation":
         before, now = (
             {f"{s['dataset']} {s['split']} at p_mix {s['p_mix']}": s for s in plan.get("sets", [])}
             for plan in (old, new)
         )
         texts = differing_names("set of pictures", before, now)
-        others = [{k: v for k, v in plan.items() if k != "sets"} for plan in (old, new)]
-        return [Cause("plan", text) for text in texts + differences(*others)]
+        was, becomes = ({k: v for k, v in plan.items() if k != "sets"} for plan in (old, new))
+        return [Cause("plan", text) for text in texts + differences(was, becomes)]
     if rule in ("table_spec", "figure_spec"):
         keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
         return [Cause("plan", f"its sheet changed ({', '.join(keys)})")]
@@ -216,15 +216,15 @@ def settings_causes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Caus
         found.append(Cause("code", f"the code of {WORK['settings']} changed"))
     found += [
         Cause("plan", text)
-        for text in differing_names("reward", old.get("rewards", {}), new.get("rewards", {}))
+        for text in reward_texts(old.get("rewards", {}), new.get("rewards", {}), "rewards.")
     ]
     before, now = flat(old), flat(new)
     for key in sorted({*before, *now} - {"code"}):
-        if key in before and key in now:
+        if key.startswith("rewards."):
+            continue
+        elif key in before and key in now:
             if before[key] != now[key]:
                 found.append(Cause("plan", f"{key} {said(before[key])} -> {said(now[key])}"))
-        elif key.startswith("rewards."):
-            continue
         elif is_related(key, now if key in before else before):
             was, becomes = said(before.get(key, "unset")), said(now.get(key, "unset"))
             found.append(Cause("plan", f"{key} {was} -> {becomes}"))
@@ -257,13 +257,29 @@ def differing_names(noun: str, old: Iterable[str], new: Iterable[str]) -> list[s
     return found
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def reward_texts(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What changed in the rewards: which there are, and of those that stay weight, path and options.
+
+    >>> reward_texts({"a": {"path": "x"}}, {"a": {"path": "y", "options": {}}})
+    ['a.path x -> y']
+    """
+    found = differing_names("reward", old, new)
+    for name in sorted(old.keys() & new.keys()):
+        before, now = (
+            {key: value for key, value in sheet.items() if value != {}}
+            for sheet in (old[name], new[name])
+        )
+        found += differences(before, now, f"{prefix}{name}.")
+    return found
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Every key that differs.
 
     >>> differences({"a": {"b": 1}}, {"a": {"b": 2}})
     ['a.b 1 -> 2']
     """
-    before, now = flat(old), flat(new)
+    before, now = flat(old, prefix), flat(new, prefix)
     keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     return [f"{key} {said(before.get(key))} -> {said(now.get(key))}" for key in keys]
 

@@ -8,4 +8,5 @@ from mixgrpo.rewards._clip import ClipReward, load_clip
 
 def load(path: str | None, device: torch.device) -> ClipReward:
     """The CLIP that the `pretrain` stage saved at `path`."""
-    return load_clip("tiny_hps", directory_of("tiny_hps", path), device)
+    directory = directory_of("tiny_hps", path)
+    return load_clip("tiny_hps", directory, device, version="tiny world")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mixgrpo.rewards import directory_of
+from mixgrpo.rewards._tiny import tiny_pictures
 from mixgrpo.tiny.grammar import parse
 from mixgrpo.tiny.judges import Judge, answer_log_probs, load_judge, named_mean
 from mixgrpo.tiny.render import labels
@@ -27,9 +28,9 @@ class TinyUnified:
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B, 3, 32, 32) and B captions -> (B,) in [1, 5]. UserError for a caption outside the grammar."""
+        """(B, 3, 32, 32) and B captions -> (B,) in [1, 5]. UserError for another size or grammar."""
         asked = labels([parse(prompt) for prompt in prompts]).to(self.device)
-        log_probs, level = self.judge(images.to(self.device, torch.float32))
+        log_probs, level = self.judge(tiny_pictures(self.name, images, self.device))
         alignment = named_mean(answer_log_probs(log_probs, asked).exp(), asked)
         return (1 + 4 * alignment * (1 - level.clamp(0, 1))).cpu()
 

@@ -1,17 +1,23 @@
 """The prompts of one dataset and split, deduplicated, with stable ids.
 
-A dataset is a key of SOURCES, or a text file of one's own with a prompt on each line.
+A dataset is a key of SOURCES, or a file of one's own: text with a prompt on each line, or JSON with a list of
+prompts, or of records that have a `prompt` or `caption`, such as HPDv2's train.json.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from mixgrpo.errors import UserError
 from mixgrpo.prompts import prompt_id, write_prompts
+from mixgrpo.published_prompts import PUBLISHED, is_copy_of, published_lines, spread_choice
 from mixgrpo.records import Prompt
 from mixgrpo.tiny.grammar import parse, sample_captions
 
 SPLITS = ("train", "validation", "test")
+FIELDS = ("prompt", "caption")
+"""Of a JSON record, what may hold its prompt."""
 
 
 def tiny(dataset: str, split: str, num: int) -> list[Prompt]:
@@ -24,38 +30,87 @@ def tiny(dataset: str, split: str, num: int) -> list[Prompt]:
     ]
 
 
-SOURCES: dict[str, Callable[[str, str, int], list[Prompt]]] = {"tiny_hpd": tiny, "tiny_pick": tiny}
+def published(dataset: str, split: str, num: int, copy: Path | None = None) -> list[Prompt]:
+    """`num` of the paper's prompts of the split. copy: a local file with the published content."""
+    if (dataset, split) not in PUBLISHED:
+        splits = [known for name, known in PUBLISHED if name == dataset]
+        raise UserError(
+            f"{dataset} has no split {split!r}, but {', '.join(splits)}. Name one of them, or a file of your own."
+        )
+    prompts = cleaned(dataset, published_lines(PUBLISHED[dataset, split], copy))
+    if len(prompts) < num:
+        raise UserError(
+            f"{dataset} {split} has {len(prompts)} different prompts, but the preset asks for {num}. "
+            "Lower its `splits`."
+        )
+    return [prompts[i] for i in spread_choice([prompt.text for prompt in prompts], num)]
+
+
+SOURCES: dict[str, Callable[[str, str, int], list[Prompt]]] = {
+    "tiny_hpd": tiny,
+    "tiny_pick": tiny,
+    "hpdv2": published,
+    "pick_a_pic": published,
+}
 
 
 def run(*, dataset: str, split: str, num: int, output: Path, file: Path | None = None) -> None:
-    """Write `num` prompts of `split`: of a known source, or the first ones of the text file `file`."""
+    """Write `num` prompts of `split`: of a known source, or the first ones of the file `file`."""
     if split not in SPLITS:
         raise UserError(f"split {split!r} is unknown. There are: {', '.join(SPLITS)}.")
     if num < 1:
         raise UserError(f"{dataset} {split}: asked for {num} prompts, wanted at least 1.")
     if file is not None:
-        write_prompts(output, own_prompts(file, dataset, num))
+        same = is_copy_of(file, PUBLISHED.get((dataset, split)))
+        source = partial(published, copy=file) if same else partial(own_prompts, file)
+        write_prompts(output, source(dataset, split, num))
         return
     if dataset not in SOURCES:
         raise UserError(f"dataset {dataset!r} is unknown. There are: {', '.join(SOURCES)}.")
     write_prompts(output, SOURCES[dataset](dataset, split, num))
 
 
-def own_prompts(file: Path, dataset: str, num: int) -> list[Prompt]:
-    """The first `num` different lines of a text file, without blank ones and space around.
-
-    UserError when it has fewer, or is not text.
-    """
+def own_prompts(file: Path, dataset: str, split: str, num: int) -> list[Prompt]:
+    """The first `num` different prompts of a file of one's own. UserError when it has fewer, or cannot be read."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8")
+        lines = json_prompts(json.loads(text)) if file.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{file}: cannot be read as a text file of prompts ({error}). Save it as UTF-8, a prompt on each line."
+            f"{file}: cannot be read as a file of prompts ({error}). Save it as UTF-8 text, a prompt on each line, or "
+            f"as JSON (.json), a list of prompts or of records with {' or '.join(FIELDS)}."
         ) from None
-    texts = list(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))
-    if len(texts) < num:
+    prompts = cleaned(dataset, ((line, "own") for line in lines))
+    if len(prompts) < num:
         raise UserError(
-            f"{file}: {len(texts)} different prompts, but the preset asks for {num}. Add lines, or lower `splits` of "
-            f"the dataset {dataset}."
+            f"{file}: {len(prompts)} different prompts, but the preset asks for {num}. Add some, or lower `splits` of "
+            f"the dataset {dataset}, {split}."
         )
-    return [Prompt(prompt_id(dataset, text), text, "own") for text in texts[:num]]
+    return prompts[:num]
+
+
+def json_prompts(data: object) -> list[str]:
+    """Prompts of a list of strings or records. ValueError names the first entry that is neither.
+
+    >>> json_prompts(["a", {"caption": "b"}])
+    ['a', 'b']
+    """
+    if not isinstance(data, list):
+        raise ValueError(f"it holds a {type(data).__name__}, not a list")
+    found = []
+    for number, entry in enumerate(data):
+        fields = [entry[key] for key in FIELDS if key in entry] if isinstance(entry, dict) else []
+        text = fields[0] if fields else entry
+        if not isinstance(text, str):
+            raise ValueError(f"entry {number} is {str(entry)[:80]}")
+        found.append(text)
+    return found
+
+
+def cleaned(dataset: str, lines: Iterable[tuple[str, str]]) -> list[Prompt]:
+    """Prompts of (text, style): single spaces, without blank lines and repeats."""
+    styles: dict[str, str] = {}
+    for line, style in lines:
+        if text := " ".join(line.split()):
+            styles.setdefault(text, style)
+    return [Prompt(prompt_id(dataset, text), text, style) for text, style in styles.items()]

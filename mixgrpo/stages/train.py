@@ -45,8 +45,8 @@ def run(
         distributed.wait()
         distributed.seed(config.seed)
         distributed.start_tracking("mixgrpo", {"cell": str(settings.parent)})
-        trainer = load_trainer(config, distributed, prompts=prompts, embeddings=embeddings)
         try:
+            trainer = load_trainer(config, distributed, prompts=prompts, embeddings=embeddings)
             train(trainer, directory, key=key)
         except UserError as error:
             raise UserError(f"{settings.parent}: {error}") from None

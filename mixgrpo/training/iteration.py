@@ -10,6 +10,7 @@ from mixgrpo.records import Prompt
 from mixgrpo.training.dpo import DpoIteration
 from mixgrpo.training.grpo_iteration import GrpoIteration
 from mixgrpo.training.metrics import Stopwatch
+from mixgrpo.training.scoring import score_all
 from mixgrpo.training.trainer import Trainer, rows_of_rank
 
 
@@ -48,8 +49,9 @@ def iterate(trainer: Trainer, iteration: int, *, cpu_time: bool = False) -> dict
     images = trainer.policy.decode(method.latents)
     seconds = {"rollout_seconds": watch.lap()}
 
-    rewards, reward_seconds = score(trainer, images, [trainer.prompts[row] for row in rows], watch)
-    seconds |= reward_seconds
+    prompts = [trainer.prompts[row] for row in rows]
+    rewards, of_each = score(trainer, images, prompts, cpu_time=cpu_time)
+    seconds |= {"reward_seconds": watch.lap(), **of_each}
     advantages = combine(
         {name: group_advantages(rewards_PG) for name, rewards_PG in rewards.items()},
         trainer.weights,
@@ -72,14 +74,11 @@ def iterate(trainer: Trainer, iteration: int, *, cpu_time: bool = False) -> dict
 
 
 def score(
-    trainer: Trainer, images: Tensor, prompts: Sequence[Prompt], watch: Stopwatch
+    trainer: Trainer, images: Tensor, prompts: Sequence[Prompt], *, cpu_time: bool
 ) -> tuple[Mapping[str, Tensor], dict[str, float]]:
-    """Raw rewards (P, G) by name, and the seconds each took."""
+    """Raw rewards (P, G) by name, and the seconds each took; several may have run at the same time."""
     group_size = trainer.settings.training.group_size
     texts = [prompt.text for prompt in prompts for _ in range(group_size)]
-    rewards, seconds = {}, {}
-    for reward in trainer.rewards:
-        scores = reward.score(images, texts)
-        rewards[reward.name] = scores.view(len(prompts), group_size)
-        seconds[f"reward_seconds/{reward.name}"] = watch.lap()
-    return rewards, {"reward_seconds": sum(seconds.values()), **seconds}
+    scored = score_all(trainer.rewards, images, texts, cpu_time=cpu_time)
+    rewards = {name: one.scores.view(len(prompts), group_size) for name, one in scored.items()}
+    return rewards, {f"reward_seconds/{name}": one.seconds for name, one in scored.items()}

@@ -33,7 +33,7 @@ METRICS = {
     "seconds": "wall time of the iteration",
     "rollout_seconds": "of which sampling and decoding",
     "reward_seconds": "of which scoring, all rewards",
-    "reward_seconds/{name}": "of which scoring by one reward",
+    "reward_seconds/{name}": "of which scoring by one reward; those that run elsewhere overlap with the others",
     "update_seconds": "of which forward, backward and optimizer",
 }
 

@@ -13,7 +13,7 @@ from mixgrpo.errors import UserError
 from mixgrpo.models import Policy, load_policy
 from mixgrpo.prompts import read_embeddings, read_prompts
 from mixgrpo.records import Conditioning, Prompt
-from mixgrpo.rewards import CheckedReward, Reward, load_reward
+from mixgrpo.rewards import CheckedReward, Reward, load_reward, placement
 from mixgrpo.training.distributed import Distributed
 from mixgrpo.training.randomness import batch_of_iteration
 
@@ -27,7 +27,7 @@ class Trainer:
     policy: Policy
     base: Policy | None
     """The frozen pretrained model, or Flow-DPO's reference; only loaded when the loss needs it."""
-    rewards: Sequence[Reward]
+    rewards: Sequence[CheckedReward]
     weights: Mapping[str, float]
     """Of each reward in the advantage, by name."""
     prompts: Sequence[Prompt]
@@ -52,12 +52,13 @@ def load_trainer(
     rows = read_prompts(prompts)
     cond = read_embeddings(embeddings, rows).to(distributed.device)
     if rewards is None:
-        named = settings.rewards
-        judges = [load_reward(n, r.path, distributed.device) for n, r in named.items()]
-        weights = {name: reward.weight for name, reward in named.items()}
+        judges = load_rewards(settings, distributed.device)
+        weights = {name: reward.weight for name, reward in settings.rewards.items()}
     else:
         judges = [CheckedReward(reward.name, reward) for reward in rewards]
         weights = {reward.name: 1.0 for reward in rewards}
+    for judge in judges:
+        judge.probe(rows[0].text, settings.model.resolution)
     config = settings.training
     policy = load_policy(settings.model, distributed.device, lora=config.lora)
     policy.network = distributed.prepare(policy.network.train())
@@ -77,6 +78,15 @@ def load_trainer(
         optimizer=optimizer,
         parameters=parameters,
     )
+
+
+def load_rewards(settings: Settings, device: torch.device) -> list[CheckedReward]:
+    """The rewards that `settings` names, each on `device` or where MIXGRPO_REWARDS places it."""
+    places = placement()
+    return [
+        load_reward(name, reward.path, device, reward.options, places.get(name))
+        for name, reward in settings.rewards.items()
+    ]
 
 
 def load_base(settings: Settings, distributed: Distributed) -> Policy | None:

@@ -68,8 +68,17 @@ def test_preprocessing_is_that_of_the_image_processor(tmp_path: Path, height: in
         assert ours == pytest.approx(theirs, abs=0.03)  # theirs rounds to 8 bits after resizing
 
 
+def test_sizes_as_older_files_write_them(tmp_path: Path):
+    values = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 3}
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(values | {"size": 36, "crop_size": 32}))
+    assert read_preprocessing(tmp_path) == Preprocessing(
+        (32, 32), "crop", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 36
+    )
+
+
 def test_preprocessing_only_normalises_what_has_the_size():
-    preprocessing = Preprocessing((32, 32), None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    preprocessing = Preprocessing((32, 32), "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     images = torch.rand(2, 3, 32, 32)
     assert preprocessing(images) == pytest.approx(images * 2 - 1, abs=1e-6)
 
@@ -77,7 +86,7 @@ def test_preprocessing_only_normalises_what_has_the_size():
 def test_each_prompt_is_embedded_once(
     weights: dict[str, str | None], images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ):
-    reward = load_clip("tiny_hps", Path(str(weights["tiny_hps"])), CPU)
+    reward = load_clip("tiny_hps", Path(str(weights["tiny_hps"])), CPU, version="tiny world")
     embedded: list[str] = []
     embed = reward._embed
     monkeypatch.setattr(reward, "_embed", lambda texts: embedded.extend(texts) or embed(texts))
@@ -90,7 +99,7 @@ def test_the_cache_stays_small_and_right(
     weights: dict[str, str | None], images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(clip, "MAX_CACHED_PROMPTS", 4)
-    reward = load_clip("tiny_hps", Path(str(weights["tiny_hps"])), CPU)
+    reward = load_clip("tiny_hps", Path(str(weights["tiny_hps"])), CPU, version="tiny world")
     expected = reward.score(images, PROMPTS)
     reward.score(images[:3], PROMPTS[:3])
     reward.score(images[:3], PROMPTS[3:])

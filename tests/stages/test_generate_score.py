@@ -1,6 +1,7 @@
 """Pictures and scores: what is made, what is kept, what is refused."""
 
 import csv
+import hashlib
 import json
 import math
 import statistics
@@ -16,9 +17,11 @@ from mixgrpo.files import fingerprint
 from mixgrpo.imagesets import load_images, read_index
 from mixgrpo.models import load_policy
 from mixgrpo.prompts import read_embeddings, read_prompts
+from mixgrpo.rewards import CheckedReward
 from mixgrpo.stages import generate, score, train
 from mixgrpo.training.hybrid import sample_hybrid
 from mixgrpo.training.randomness import normal
+from tests.rewards.small_pick_score import make_pick_score
 
 CPU = torch.device("cpu")
 
@@ -221,6 +224,46 @@ def test_a_new_reward_scores_only_itself_and_a_cut_file_is_made_again(world, cel
     hps.write_text("\n".join(text.splitlines()[:6]) + "\n")
     score.run(images=images, rewards=both, index=index)
     assert hps.read_text() == text
+
+
+def test_interrupted_scoring_goes_on_with_the_next_shard(world, cell, tmp_path, monkeypatch):
+    images = make(world, cell, tmp_path / "images", 1.0)
+    rewards = rewards_file(world, tmp_path, "sharpness")
+    score.run(images=images, rewards=rewards, index=tmp_path / "whole/index.json")
+    monkeypatch.setattr(score, "SHARD", 3)
+    original, sizes = CheckedReward.score, []
+
+    def interrupted(self, pixels, prompts):
+        sizes.append(len(pixels))
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        return original(self, pixels, prompts)
+
+    monkeypatch.setattr(CheckedReward, "score", interrupted)
+    index = tmp_path / "scores/index.json"
+    with pytest.raises(KeyboardInterrupt):
+        score.run(images=images, rewards=rewards, index=index)
+    score.run(images=images, rewards=rewards, index=index)
+    assert sizes == [3, 3, 3, 2]
+    (file,) = (tmp_path / "scores/tiny_hpd_test/p1.00").iterdir()
+    whole = tmp_path / "whole/tiny_hpd_test/p1.00/sharpness.csv"
+    assert file.read_text() == whole.read_text()
+
+
+def test_a_score_file_names_version_checkpoint_checksum_and_scale(world, cell, tmp_path):
+    images = make(world, cell, tmp_path / "images", 1.0)
+    path = make_pick_score(tmp_path / "pick_score")
+    rewards = tmp_path / "rewards.json"
+    rewards.write_text(json.dumps({"pick_score": {"path": path, "options": {"dtype": "bfloat16"}}}))
+    score.run(images=images, rewards=rewards, index=tmp_path / "scores/index.json")
+    (file,) = (tmp_path / "scores/tiny_hpd_test/p1.00").iterdir()
+    facts = json.loads(file.read_text().splitlines()[0].removeprefix("# "))
+    weights = (tmp_path / "pick_score/model.safetensors").read_bytes()
+    assert facts["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert facts["checkpoint"] == path
+    assert facts["reward"] == "pick_score"
+    assert facts["options"] == {"dtype": "bfloat16"}
+    assert {"version", "scale", "backend"} <= facts.keys()
 
 
 def test_a_picture_that_cannot_be_read_is_named(world, cell, tmp_path):

@@ -60,6 +60,13 @@ def test_a_setting_that_came_with_the_code_is_no_change_of_plan():
     ("rule", "before", "now", "text"),
     [
         ("rewards", {"a": {}}, {"a": {}, "redness": {}}, "new reward: redness"),
+        ("rewards", {"a": {"path": "x"}}, {"a": {"path": "y", "options": {}}}, "a.path x -> y"),
+        (
+            "settings",
+            {"rewards": {"a": {"weight": 1}}},
+            {"rewards": {"a": {"weight": 1, "options": {"backend": "native"}}}},
+            "rewards.a.options.backend null -> native",
+        ),
         (
             "evaluation",
             {"sets": []},
