@@ -37,7 +37,7 @@ ASKED = --preset "$(PRESET)" --seeds "$(SEEDS)" --tables "$(TABLES)" --cores $(C
 .PHONY: help
 help:
 	@sed -n '1,7s/^# \{0,1\}//p' Makefile
-	@echo "Also: make sweep, make bench, make lint, make report, make unlock."
+	@echo "Also: make sweep, make overhead, make bench, make lint, make report, make unlock."
 
 # Of the lines that planning.targets writes, the first are Snakemake's options, the second the tables.
 .PHONY: reproduce
@@ -86,6 +86,16 @@ lint: $(STAMP)
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
+# What an iteration costs, one job at a time: at the paper's size on a GPU, some hours; scaled down on a CPU, some
+# minutes. PRESET=overhead_small asks for that anywhere. Interrupted, it goes on from the last iteration.
+.PHONY: overhead
+overhead: $(STAMP)
+	@preset="$(if $(filter command environment,$(origin PRESET)),$(PRESET))"; \
+	preset="$${preset:-$$(python benchmarks/overhead_preset.py)}"; \
+	costs="results/$$preset/overhead/costs.md"; \
+	$(SNAKEMAKE) --cores 1 --config preset=$$preset -- "$$costs" || { $(FAILED); }; \
+	cat "$$costs"
+
 # What is fast, and by how much.
 .PHONY: bench
 bench: $(STAMP)
@@ -98,7 +108,7 @@ unlock: $(STAMP)
 
 define FAILED
 rc=$$?; echo >&2; \
-echo "Something failed: its own message stands above, its log is in logs/$(PRESET)/." >&2; \
+echo "Something failed: its own message stands above, its log is in logs/$${preset:-$(PRESET)}/." >&2; \
 echo "Run the same command again when it is mended: what is finished is kept." >&2; \
 echo "(A locked directory, though nothing else runs here: make unlock.)" >&2; \
 exit $$rc

@@ -29,7 +29,14 @@ VERBS: dict[str, Arguments] = {
         "file": OPTIONAL_PATH,
         "output": PATH,
     },
-    "embed": {"model": NAME, "base": PATH, "prompts": PATH, "output": PATH},
+    "embed": {
+        "model": NAME,
+        "base": {**PATH, "help": "model directory, or owner/name on the hub"},
+        "revision": {"default": None, "help": "commit, of a model on the hub"},
+        "precision": {"default": "fp32", "help": "fp32 or bf16 (default: fp32)"},
+        "prompts": PATH,
+        "output": PATH,
+    },
     "train": {
         "settings": PATH,
         "prompts": PATH,
@@ -41,6 +48,11 @@ VERBS: dict[str, Arguments] = {
             "default": os.environ.get("MIXGRPO_TRACKER"),
             "help": f"{' or '.join(TRACKERS)}: also log there (default: environment variable MIXGRPO_TRACKER)",
         },
+    },
+    "export": {
+        "settings": PATH,
+        "model": PATH,
+        "output": {**PATH, "help": "folder to write, for plain diffusers"},
     },
     "generate": {
         "settings": PATH,
@@ -78,8 +90,10 @@ VERBS: dict[str, Arguments] = {
         "settings": PATHS,
         "prompts": PATH,
         "embeddings": PATH,
+        "plan": OPTIONAL_PATH,
         "output": PATH,
     },
+    "costs": {"specs": PATHS, "overheads": PATHS, "md": PATH, "csv": PATH},
     "spread": {"settings": PATH, "prompts": PATH, "embeddings": PATH, "output": PATH},
     "table": {
         "spec": PATH,

@@ -5,6 +5,7 @@ the workflow imports it to plan. Longer than 300 lines: a sentence for every set
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,11 @@ class ModelConfig:
     name: str
     """File name in mixgrpo/models/, without .py."""
     path: str
-    """Local directory in diffusers layout."""
+    """Directory in diffusers layout; or, with `revision`, the hub's name of one (owner/name)."""
+    revision: str | None = None
+    """Commit of the hub's repository, 40 hexadecimal digits; null for a local directory."""
+    text_precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the text encoders, and of the embeddings they leave on disk."""
     guidance: float = 3.5
     """Guidance scale: embedded (FLUX), or classifier-free with both branches in one batch (SD3.5)."""
     resolution: int = 720
@@ -70,6 +75,20 @@ class ModelConfig:
     """Noise levels of its sampler, in training and evaluation: uniform and shifted, or SD3.5's own scheduler's."""
 
     __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if self.revision is None:
+            return
+        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                f"revision={self.revision!r}: wanted a commit, 40 hexadecimal digits. A branch or tag can move; the "
+                "page of the repository lists its commits."
+            )
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.path):
+            raise ValueError(
+                f"revision is set, but path={self.path!r} is no name of a hub repository (owner/name). Remove "
+                "revision, or correct path."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +231,7 @@ class TrainingConfig:
     window_clock: int = 1
     """Iterations of the paper's 300 that one iteration here stands for; the window sees iteration * clock."""
     num_prompts: int = 1
-    """Prompts per iteration and process."""
+    """Prompts per iteration, dealt to all processes; their number changes nothing else."""
     group_size: int = 12
     """G: images per prompt."""
     num_updates: int = 4
@@ -234,6 +253,12 @@ class TrainingConfig:
     """Iterations between checkpoints."""
     lora: LoraConfig | None = None
     """Adapters that are trained; None trains all weights."""
+    gradient_checkpointing: bool = False
+    """Keep only each block's input for the backward pass: less memory for a third more time in updates."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """What several processes do with weights, gradients and optimizer: each has all, or each a part."""
+    gradient_reduction: Literal["update", "backward"] = "update"
+    """With fsdp: sum gradients once per update, or after each backward pass, when none holds whole gradients."""
 
     __pydantic_config__ = STRICT
 
@@ -253,6 +278,11 @@ class TrainingConfig:
             raise ValueError(
                 f"training.group_size={self.group_size} cannot be dealt into "
                 f"num_updates={self.num_updates} equal parts. Choose num_updates that divides group_size."
+            )
+        if self.sharding == "none" and self.gradient_reduction != "update":
+            raise ValueError(
+                f"training.gradient_reduction={self.gradient_reduction} is for sharding: fsdp; without it gradients "
+                "are whole anyway, and summed once per update. Set it to update."
             )
         if self.kl_weight < 0:
             raise ValueError(f"training.kl_weight={self.kl_weight} must be 0 or more.")

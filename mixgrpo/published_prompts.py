@@ -96,16 +96,17 @@ def with_styles(lines: Sequence[str], styles: Sequence[str]) -> list[tuple[str, 
     return [(line, styles[i * len(styles) // len(lines)]) for i, line in enumerate(lines)]
 
 
-def spread_choice(texts: Sequence[str], num: int) -> list[int]:
+def spread_choice(texts: Sequence[str], num: int, *, from_end: bool = False) -> list[int]:
     """Indices of `num` of `texts`, in their order: the same for every run, and part of any larger choice.
 
-    As good as random (by digest), so that a part of a file that is sorted by style has all styles.
+    As good as random (by digest), so that a part of a file that is sorted by style has all styles. from_end: the
+    last ones by digest in place of the first.
 
-    >>> spread_choice(["a", "b", "c", "d"], 2)
-    [2, 3]
+    >>> spread_choice(["a", "b", "c", "d"], 2), spread_choice(["a", "b", "c", "d"], 2, from_end=True)
+    ([2, 3], [0, 1])
     """
     order = sorted(range(len(texts)), key=lambda i: hashlib.sha256(texts[i].encode()).digest())
-    return sorted(order[:num])
+    return sorted(order[len(order) - num :] if from_end else order[:num])
 
 
 def fetch(url: str) -> bytes:

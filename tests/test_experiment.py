@@ -294,6 +294,51 @@ def test_real_rewards_are_a_path_and_options(folder, tmp_path):
     assert f"reward_models.hps_v2_1.path: there is nothing at {file}. " in mistakes(folder)[0]
 
 
+def test_a_base_model_is_a_directory_or_a_commit_on_the_hub(folder, tmp_path):
+    wildcards = SimpleNamespace(model="flux", cell="mixgrpo", seed="0")
+    plan = Plan(load(folder))
+    assert plan.base_options(wildcards) == "--base results/tiny/models/flux --precision fp32"
+    assert plan.text_encoders(wildcards) == [
+        f"results/tiny/models/flux/{part}/model.safetensors"
+        for part in ("text_encoder", "text_encoder_2")
+    ]
+    path = str(tmp_path / "my flux")
+    names = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    (tmp_path / "my flux" / "transformer").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "my flux" / "transformer" / name).touch()
+    model = {"path": path, "text_precision": "bf16"}
+    edit(folder, "presets/tiny.yaml", models={"flux": model})
+    plan = Plan(load(folder))
+    assert plan.base(wildcards) == [f"{path}/transformer/{name}" for name in names]
+    assert plan.base_options(wildcards) == f"--base '{path}' --precision bf16"
+    hub = {
+        "path": "black-forest-labs/FLUX.1-dev",
+        "revision": "0ef5fff789c832c5c7f4e127f94c8b54bbcced44",
+    }
+    edit(folder, "presets/tiny.yaml", models={"flux": hub})
+    plan = Plan(load(folder))
+    assert plan.base(wildcards) == plan.text_encoders(wildcards) == []
+    assert plan.base_options(wildcards).startswith(
+        "--base black-forest-labs/FLUX.1-dev --revision 0ef5fff7"
+    )
+    edit(folder, "presets/tiny.yaml", models={"flux": {"revision": "main"}})
+    assert "revision='main': wanted a commit, 40 hexadecimal digits" in mistakes(folder)[0]
+
+
+def test_pictures_are_as_large_as_evaluation_says(folder):
+    def resolution(cell: str) -> int:
+        return json.loads(specs.evaluation_json(load(folder), cell))["resolution"]
+
+    assert (resolution("mixgrpo"), resolution("sd3_mixgrpo")) == (32, 32)
+    edit(folder, "presets/tiny.yaml", evaluation={"resolutions": {"flux": 48}})
+    assert (resolution("mixgrpo"), resolution("sd3_mixgrpo")) == (48, 32)
+    edit(folder, "presets/tiny.yaml", evaluation={"resolutions": {"sdx": 48}})
+    assert re.search(
+        r"tiny.yaml: evaluation.resolutions.sdx: .*'sdx'.*flux, sd3", mistakes(folder)[0]
+    )
+
+
 def test_the_base_does_not_depend_on_how_others_train(folder):
     before = specs.settings_json(load(folder), "base", 0)
     edit(folder, "config.yaml", training={"clip_range": 0.5}, sampling={"num_steps": 20})

@@ -15,16 +15,18 @@ from mixgrpo.planning import sheets
 from mixgrpo.provenance import ROOT, constant, imports, path_of
 from mixgrpo.tiny.config import PretrainConfig
 
-PLAIN = {"errors", "config", "records", "files", "provenance", "prompts", "imports"} | {
+PLAIN = {"errors", "config", "records", "files", "provenance", "prompts", "imports", "hub"} | {
     "imagesets",
     "folders",
     "scorefiles",
     "published_prompts",
+    "devices",
 }
 ALLOWED = {
     "mixgrpo": set(),
     "errors": set(),
     "records": set(),
+    "hub": {"errors"},
     "config": {"errors"},
     "files": {"errors"},
     "provenance": set(),
@@ -33,11 +35,12 @@ ALLOWED = {
     "folders": {"errors", "imagesets"},
     "scorefiles": {"errors", "files"},
     "published_prompts": {"errors", "files"},
+    "devices": set(),
     "imports": set(),
     "algorithm": {"config", "records"},
-    "models": {"algorithm", "config", "errors", "files", "imports", "records"},
+    "models": {"algorithm", "config", "errors", "files", "hub", "imports", "records"},
     "tiny": {"config", "errors"},
-    "rewards": {"tiny", "config", "errors", "imports"},
+    "rewards": {"tiny", "config", "errors", "hub", "imports"},
     "training": {"models", "rewards", "algorithm", *PLAIN},
     "report": {"algorithm", "config", "errors", "files"},
     "stages": {"training", "report", "models", "rewards", "tiny", "algorithm", *PLAIN},
@@ -47,7 +50,7 @@ ALLOWED = {
 """What each layer may import beside itself (docs/architecture.md). A stage imports no stage: see below."""
 HOMES = {
     "accelerate": {"training.distributed"},
-    "torch.distributed": {"training.distributed"},
+    "torch.distributed": {"training.distributed", "training.sharding"},
     "diffusers": {"models", "rewards", "tiny"},
     "transformers": {"models", "rewards", "tiny"},
     "peft": {"models", "rewards", "tiny"},

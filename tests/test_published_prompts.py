@@ -100,8 +100,24 @@ def test_without_a_network_the_remedy_is_named(served: Path, tmp_path: Path, mon
 def test_too_many_prompts_and_unknown_splits_are_refused(served: Path, tmp_path: Path):
     with pytest.raises(UserError, match="has 7 different prompts, but the preset asks for 8"):
         stage.run(dataset="hpdv2", split="test", num=8, output=tmp_path / "a.tsv")
-    with pytest.raises(UserError, match="no split 'validation', but train, test"):
-        stage.run(dataset="hpdv2", split="validation", num=8, output=tmp_path / "a.tsv")
+    with pytest.raises(UserError, match="train, validation, test"):
+        stage.run(dataset="hpdv2", split="dev", num=3, output=tmp_path / "a.tsv")
+
+
+def test_validation_prompts_are_others_of_the_training_file(
+    served: Path, tmp_path: Path, monkeypatch
+):
+    pinned = published_prompts.PUBLISHED["hpdv2", "test"]
+    monkeypatch.setitem(published_prompts.PUBLISHED, ("hpdv2", "train"), pinned)
+    for split, num in (("train", 4), ("validation", 3)):
+        stage.run(dataset="hpdv2", split=split, num=num, output=tmp_path / f"{split}.tsv")
+    train, validation = (
+        {prompt.text for prompt in read_prompts(tmp_path / f"{split}.tsv")}
+        for split in ("train", "validation")
+    )
+    assert len(train | validation) == 7
+    stage.run(dataset="hpdv2", split="validation", num=3, output=tmp_path / "copy.tsv", file=served)
+    assert (tmp_path / "copy.tsv").read_bytes() == (tmp_path / "validation.tsv").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,30 @@
 Latents are packed: (B, N, 4 C) tokens of 2 x 2 latent pixels, N = (H / f / 2)^2 for a VAE of factor f.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from mixgrpo.config import LoraConfig, ModelConfig
+from mixgrpo.errors import UserError
+from mixgrpo.models import Outline
 from mixgrpo.models import _diffusers as common
+from mixgrpo.models import _directory as directory
+from mixgrpo.models._outline import outline as outline_of
 from mixgrpo.records import Conditioning
 
-PARTS = (
-    "transformer",
-    "vae",
-    "text_encoder",
-    "text_encoder_2",
-    "tokenizer",
-    "tokenizer_2",
-    "scheduler",
+FAMILY = directory.Family(
+    name="FLUX.1",
+    pipeline="FluxPipeline",
+    transformer="FluxTransformer2DModel",
+    hub="black-forest-labs/FLUX.1-dev",
 )
+TEXT_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+T5_LENGTH = 512
+"""Tokens of a T5 prompt, the pipeline's default; fewer where the tokenizer has fewer."""
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -49,9 +53,17 @@ def image_ids(side: int, device: torch.device) -> Tensor:
 class FluxPolicy:
     """A FLUX transformer as a velocity field, with the VAE that decodes its latents."""
 
-    def __init__(self, network: FluxTransformer2DModel, vae: AutoencoderKL, config: ModelConfig):
+    def __init__(
+        self,
+        network: FluxTransformer2DModel,
+        vae: AutoencoderKL,
+        config: ModelConfig,
+        *,
+        base: str = "",
+    ):
         self.network: torch.nn.Module = network
         self.vae = vae
+        self.base = base
         self.guidance = config.guidance
         self.num_evaluations = 0
         self.side = common.latent_side(vae, config)
@@ -66,11 +78,11 @@ class FluxPolicy:
     def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         """v (B, N, 4 C) in fp32. The network takes sigma itself as timestep (it multiplies by 1000)."""
         self.num_evaluations += len(x)
-        text = cond.tensors["prompt_embeds"]
+        text = cond.tensors["prompt_embeds"].to(x)
         return self.network(
             hidden_states=x,
             encoder_hidden_states=text,
-            pooled_projections=cond.tensors["pooled_prompt_embeds"],
+            pooled_projections=cond.tensors["pooled_prompt_embeds"].to(x),
             timestep=sigma.to(x).expand(len(x)),
             img_ids=self.image_ids,
             txt_ids=torch.zeros(text.shape[1], 3, device=x.device),
@@ -86,49 +98,85 @@ class FluxPolicy:
         """Images (B, 3, H, W) in [0, 1]."""
         return common.decode(self.vae, unpack(latents, self.side))
 
-    def save_weights(self, path: Path) -> None:
+    def save_weights(self, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """The transformer's weights, or its adapters."""
-        common.save_weights(self.network, path)
+        common.save_weights(self.network, path, base=self.base, state=state)
 
     def load_weights(self, path: Path) -> None:
         """Take them up again."""
-        common.load_weights(self.network, path)
+        common.load_weights(self.network, path, base=self.base)
 
 
-def load(config: ModelConfig, device: torch.device, lora: LoraConfig | None = None) -> FluxPolicy:
-    """Transformer (fp32 master weights) and VAE of the diffusers directory `config.path`."""
-    path = Path(config.path)
-    common.check_directory(path, PARTS, "FLUX.1")
+def load(
+    config: ModelConfig,
+    device: torch.device,
+    lora: LoraConfig | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> FluxPolicy:
+    """Transformer and VAE of the diffusers directory that `config` names. dtype: of frozen weights."""
+    path = directory.find(config, FAMILY, directory.TRAINED)
+    refuse_other_flux(path)
     network = common.load_part(
         path / "transformer",
-        lambda part: FluxTransformer2DModel.from_pretrained(part, torch_dtype=torch.float32),
+        lambda part: FluxTransformer2DModel.from_pretrained(part, torch_dtype=dtype),
     )
     if lora is not None:
         common.add_lora(network, lora)
-    return FluxPolicy(network.to(device), common.load_vae(path).to(device), config)
-
-
-@torch.no_grad()
-def embed(path: Path, texts: list[str], device: torch.device, batch_size: int = 64) -> Conditioning:
-    """T5 states (N, S, D) and pooled CLIP states (N, D') of `texts`, as `FluxPipeline.encode_prompt` makes them."""
-    common.check_directory(path, PARTS, "FLUX.1")
-    clip_tokenizer = AutoTokenizer.from_pretrained(path / "tokenizer")
-    t5_tokenizer = AutoTokenizer.from_pretrained(path / "tokenizer_2")
-    clip = CLIPTextModel.from_pretrained(path / "text_encoder").to(device).eval()
-    t5 = T5EncoderModel.from_pretrained(path / "text_encoder_2").to(device).eval()
-    states, pooled = [], []
-    for start in range(0, len(texts), batch_size):
-        batch = texts[start : start + batch_size]
-        states.append(t5(_token_ids(t5_tokenizer, batch, device))[0].float().cpu())
-        pooled.append(clip(_token_ids(clip_tokenizer, batch, device)).pooler_output.float().cpu())
-    return Conditioning(
-        {"prompt_embeds": torch.cat(states), "pooled_prompt_embeds": torch.cat(pooled)}
+    return FluxPolicy(
+        network.to(device),
+        common.load_vae(path).to(device),
+        config,
+        base=directory.identity(path),
     )
 
 
-def _token_ids(tokenizer: AutoTokenizer, texts: list[str], device: torch.device) -> Tensor:
-    length = min(tokenizer.model_max_length, 512)
-    tokens = tokenizer(
-        texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+def refuse_other_flux(path: Path) -> None:
+    """UserError for a FLUX.1 that is no text-to-image model with embedded guidance, such as schnell or Fill."""
+    config = directory.read_config(path / "transformer" / "config.json")
+    channels = 4 * directory.read_config(path / "vae" / "config.json").get("latent_channels", 0)
+    if not config.get("guidance_embeds"):
+        raise UserError(
+            f"model directory {path}: its transformer has no embedded guidance (guidance_embeds), as FLUX.1-schnell "
+            f"has none. Wanted {FAMILY.hub} or a model tuned from it."
+        )
+    if config.get("in_channels") != channels:
+        raise UserError(
+            f"model directory {path}: its transformer takes {config.get('in_channels')} channels, the packed latents "
+            f"of its VAE have {channels}: it is conditioned on a picture, as FLUX.1-Fill is. Wanted {FAMILY.hub} or "
+            "a model tuned from it."
+        )
+
+
+def outline(config: ModelConfig, lora: LoraConfig | None = None) -> Outline:
+    """The model without its weights."""
+    return outline_of(config, FAMILY, lora)
+
+
+def text_encoder(config: ModelConfig, device: torch.device) -> Callable[[list[str]], Conditioning]:
+    """Gives T5 states (N, S, D) and pooled CLIP states (N, D') of N texts, by `FluxPipeline.encode_prompt`.
+
+    On the CPU, in the precision that `config` has for text.
+    """
+    path = directory.find(config, FAMILY, TEXT_PARTS)
+    dtype = common.PRECISIONS[config.text_precision]
+    pipeline = common.load_part(
+        path / "text_encoder",
+        lambda part: FluxPipeline.from_pretrained(
+            part.parent, transformer=None, vae=None, torch_dtype=dtype, local_files_only=True
+        ).to(device),
     )
-    return tokens.input_ids.to(device)
+    length = min(pipeline.tokenizer_2.model_max_length, T5_LENGTH)
+
+    @torch.no_grad()
+    def encode(texts: list[str]) -> Conditioning:
+        states, pooled = [], []
+        for batch in common.batches_of(texts, length):
+            of_t5, of_clip, _ = pipeline.encode_prompt(batch, max_sequence_length=length)
+            states.append(of_t5.cpu())
+            pooled.append(of_clip.cpu())
+        return Conditioning(
+            {"prompt_embeds": torch.cat(states), "pooled_prompt_embeds": torch.cat(pooled)}
+        )
+
+    return encode

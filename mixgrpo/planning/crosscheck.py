@@ -48,6 +48,10 @@ def crosscheck(
     check_training_prompts(findings, f"{folder.name}/cells.yaml", sheet, cells)
     check_roles(findings, folder.name, sheet, shown.columns)
     check_files(findings, folder, sheet)
+    for name in sheet.overhead.tables:
+        if name not in shown.tables:
+            message = unknown(name, shown.tables)
+            findings.add(f"{folder.name}/presets", "overhead.tables", message)
     for name, table in shown.tables.items():
         file, prefix = f"{folder.name}/tables.yaml", f"tables.{name}."
         if name == SWEEP:

@@ -1,12 +1,19 @@
 """The resolved experiment: what config/ describes, every name looked up. `load.load` makes it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
 from mixgrpo.config import Settings
-from mixgrpo.planning.sheets import Column, EvaluationSheet, Figure, PresetSheet, Table
+from mixgrpo.planning.cost_sheets import JobSheet
+from mixgrpo.planning.sheets import (
+    Column,
+    EvaluationSheet,
+    Figure,
+    PresetSheet,
+    Table,
+)
 from mixgrpo.provenance import digest, stage_modules
 
 
@@ -59,6 +66,13 @@ class Experiment:
         )
         return replace(entry.settings, seed=seed, code=digest(*modules) if entry.trained else "")
 
+    def job(self, rule: str, wildcards: Mapping[str, str]) -> JobSheet:
+        """What a job of `rule` needs: as the preset has it for its model, else for the rule, else little."""
+        cell = wildcards.get("cell")
+        model = self.model(cell) if cell in self.cells else wildcards.get("model", "")
+        jobs = self.sheet.jobs
+        return jobs.get(f"{rule} {model}") or jobs.get(rule) or JobSheet()
+
     def model(self, cell: str) -> str:
         """Name of the cell's base model."""
         return self.cells[cell].settings.model.name
@@ -82,10 +96,16 @@ class Experiment:
 
     def timed_cells(self, model: str) -> list[str]:
         """Trained cells of a model whose cost is shown somewhere, measured side by side."""
-        shown: list[Table | Figure] = [t for t in self.tables.values() if t.needs_overhead]
+        shown: list[Table | Figure] = [self.tables[name] for name in self.cost_tables]
         shown += [f for f in self.figures.values() if "overhead" in f.reads]
         names = dict.fromkeys(name for sheet in shown for row in sheet.rows for name in row.names)
         return [name for name in names if self.cells[name].trained and self.model(name) == model]
+
+    @property
+    def cost_tables(self) -> list[str]:
+        """Tables whose cells are timed."""
+        asked = self.sheet.overhead.tables
+        return [n for n, table in self.tables.items() if table.needs_overhead or n in asked]
 
     def spread_cell(self, model: str) -> str:
         """The trained cell of a model whose sampling the spread of images is measured with."""

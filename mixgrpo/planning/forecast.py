@@ -1,17 +1,15 @@
 """What a run of the workflow is about to do, and how long it may take, for the person who started it."""
 
-import statistics
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mixgrpo.planning.experiment import Experiment
+from mixgrpo.planning.gpu_hours import gpu_lines, needs_gpus
+from mixgrpo.planning.times import KEYS, Jobs, job_seconds
 
 WIDTH = 100
-Jobs = Sequence[tuple[str, Mapping[str, str]]]
-"""(rule, wildcards) of jobs."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,6 @@ PHASES = (
     Phase("make the page of everything", "page", ("page",)),
 )
 """In the order in which it happens."""
-KEYS = ("component", "cell", "table", "figure", "dataset", "model")
-"""Wildcards that name what a job works on."""
 
 
 def forecast(experiment: Experiment, planned: Iterable[Any], *, cores: int) -> str:
@@ -71,6 +67,8 @@ def todo(experiment: Experiment, jobs: Jobs, *, cores: int) -> list[str]:
             seconds = [job_seconds(experiment, rule, wildcards) for rule, wildcards in part]
             total, longest = total + sum(seconds), longest + max(seconds)
             lines.append(wrapped(f"  {phase.title}: {listed(names(part), phase.noun)}"))
+    if needs_gpus(experiment):
+        return lines + gpu_lines(experiment, jobs)
     if total:
         time = span(max(total / cores, longest))
         plural = "s" if cores > 1 else ""
@@ -89,42 +87,6 @@ def span(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"about {round(seconds / 60)} minutes"
     return f"about {seconds / 3600:.1f} hours"
-
-
-def job_seconds(experiment: Experiment, rule: str, wildcards: Mapping[str, str]) -> float:
-    """Of one job: as it was measured here, else as the preset has it; a cell of a sweep costs what its cell does."""
-    measured = measured_seconds(experiment, rule, wildcards)
-    if measured is not None:
-        return measured
-    name = next((wildcards[key] for key in KEYS if key in wildcards), "")
-    if name in experiment.cells:
-        name = experiment.cells[name].group or name
-    seconds = experiment.sheet.seconds
-    known = (seconds[key] for key in (f"{rule} {name}", rule) if key in seconds)
-    return next(known, 0.0)
-
-
-def measured_seconds(
-    experiment: Experiment, rule: str, wildcards: Mapping[str, str]
-) -> float | None:
-    """Median of what Snakemake measured of this job at any seed; None when it never ran to its end."""
-    folder = Path(experiment.results) / "benchmarks"
-    if rule in ("train", "generate", "score"):
-        files = sorted((folder / rule / wildcards["cell"]).glob("seed*.tsv"))
-    else:
-        name = next((wildcards[key] for key in KEYS if key in wildcards), rule)
-        files = [folder / rule.partition("_")[0] / f"{name}.tsv"]
-    seconds = [time for file in files if (time := read_benchmark(file)) is not None]
-    return statistics.median(seconds) if seconds else None
-
-
-def read_benchmark(path: Path) -> float | None:
-    """Wall seconds in a benchmark file of Snakemake; None when it is not there or not whole."""
-    try:
-        header, row = path.read_text().splitlines()[:2]
-        return float(dict(zip(header.split("\t"), row.split("\t"), strict=False))["s"])
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def names(jobs: Jobs) -> list[str]:

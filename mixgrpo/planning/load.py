@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from mixgrpo.config import Settings
 from mixgrpo.planning.cells import Layers, read_cells, sweep_cells, sweep_name
-from mixgrpo.planning.checking import Findings, unknown_key
+from mixgrpo.planning.checking import Findings, unknown, unknown_key
 from mixgrpo.planning.crosscheck import Shown, crosscheck
 from mixgrpo.planning.experiment import Experiment
 from mixgrpo.planning.layers import BLOCKS, ROLES, Files, Layer, blame, merged
@@ -38,7 +38,7 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Experiment
     check_base(files)
     seeds = read_seeds(files)
     sheet = read_preset_sheet(files)
-    evaluation = read_evaluation(files)
+    evaluation = read_evaluation(files, sheet)
     tables, columns, figures, sweep = read_sheets(files)
     if sheet is not None:
         layers = Layers(files, sheet)
@@ -88,13 +88,20 @@ def read_seeds(files: Files) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def read_evaluation(files: Files) -> EvaluationSheet | None:
+def read_evaluation(files: Files, preset: PresetSheet | None) -> EvaluationSheet | None:
     """How pictures for evaluation are sampled."""
     layers = [Layer(files.name("config.yaml"), "", files.base), *files.presets]
     data = merged(layers).get("evaluation")
-    return files.findings.sheet(
+    sheet = files.findings.sheet(
         EvaluationSheet, data, lambda key: blame(key, layers).file, "evaluation."
     )
+    if sheet is not None and preset is not None:
+        names = {model.name for model in preset.models.values()}
+        for block in ("resolutions", "shifts"):
+            for name in sorted(getattr(sheet, block).keys() - names):
+                key = f"evaluation.{block}.{name}"
+                files.findings.add(blame(key, layers).file, key, unknown(name, names))
+    return sheet
 
 
 def read_preset_sheet(files: Files) -> PresetSheet | None:

@@ -6,7 +6,7 @@ Here are the names of everything below results/ that one rule reads and another 
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,11 +52,28 @@ class Plan:
         self.experiment = experiment
         self.results = experiment.results
         sheet = experiment.sheet
-        self.models = {model.name: model.path for model in sheet.models.values()}
+        self.models = {model.name: model for model in sheet.models.values()}
         self.rewards = {reward.name: reward.path for reward in sheet.reward_models.values()}
         self.timed_models = [name for name in self.models if experiment.timed_cells(name)]
         self.splits = {dataset.name: dataset.splits for dataset in sheet.datasets.values()}
         self.files = {dataset.name: dataset.files for dataset in sheet.datasets.values()}
+
+    # What a job needs. Callables of wildcards, for each rule: a rule may need other things for each model.
+
+    def resource(self, rule: str, key: str) -> Callable[[Wildcards], int | str]:
+        """One resource of the jobs of a rule, as the preset's `jobs` have it."""
+
+        def of(wildcards: Wildcards) -> int | str:
+            job = self.experiment.job(rule, dict(wildcards))
+            needs: dict[str, int | str] = {
+                "gpu": job.gpu,
+                "mem_mb": job.mem_mb,
+                "runtime": job.runtime,
+                "launch": job.launch,
+            }
+            return needs[key]
+
+        return of
 
     # base.smk, prompts.smk
 
@@ -77,14 +94,16 @@ class Plan:
         """The option that names it."""
         return "".join(f"--file {shlex.quote(path)}" for path in self.prompts_file(wildcards))
 
-    def base_directory(self, wildcards: Wildcards) -> str:
-        """Folder of the base model."""
-        return self.models[wildcards.model]
+    def base_options(self, wildcards: Wildcards) -> str:
+        """The options that say where the base model's text encoders are, and in which precision they compute."""
+        model = self.models[wildcards.model]
+        revision = f"--revision {model.revision} " if model.revision else ""
+        return f"--base {shlex.quote(model.path)} {revision}--precision {model.text_precision}"
 
     def text_encoders(self, wildcards: Wildcards) -> list[str]:
         """Weights that embed prompts."""
-        path, model = self.models[wildcards.model], wildcards.model
-        return [f"{path}/{part}/model.safetensors" for part in TEXT_ENCODERS.get(model, TWO)]
+        parts = TEXT_ENCODERS.get(wildcards.model, TWO)
+        return self._model_files(wildcards.model, {part: "model" for part in parts})
 
     def embed_code(self, wildcards: Wildcards) -> str:
         """Digest of what embeds them."""
@@ -228,10 +247,19 @@ class Plan:
         return self.experiment.spread_cell(wildcards.model)
 
     def _base_files(self, names: Iterable[str]) -> list[str]:
-        parts = ("transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model")
-        return [
-            f"{self.models[n]}/{part}.safetensors" for n in sorted(set(names)) for part in parts
-        ]
+        parts = dict.fromkeys(("transformer", "vae"), "diffusion_pytorch_model")
+        return [file for name in sorted(set(names)) for file in self._model_files(name, parts)]
+
+    def _model_files(self, name: str, parts: Mapping[str, str]) -> list[str]:
+        """Weights of the parts of a model, by folder and file name; a commit on the hub never changes."""
+        model = self.models[name]
+        if model.revision is not None:
+            return []
+        path = Path(model.path)
+        if path.is_relative_to(self.results):
+            return [f"{path}/{part}/{file}.safetensors" for part, file in parts.items()]
+        found = [file for part in parts for file in sorted(path.glob(f"{part}/*.safetensors"))]
+        return [str(file) for file in found] or [model.path]
 
     def _reward_files(self, names: Iterable[str]) -> list[str]:
         paths = (self.rewards[name] for name in sorted(set(names)))

@@ -30,6 +30,10 @@ class ReportPlan:
         cells = self.experiment.cells_of_table(wildcards.table)
         return [file for cell in cells for file in specs.metrics_of(self.experiment, cell)]
 
+    def cost_specs(self, _: Wildcards) -> list[str]:
+        """Specs of all tables whose cells are timed."""
+        return [f"{self.results}/tables/{name}.json" for name in self.experiment.cost_tables]
+
     def table_overhead(self, wildcards: Wildcards) -> list[str]:
         """The measurements that it shows, if it does."""
         table = self._table(wildcards)

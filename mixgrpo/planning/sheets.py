@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mixgrpo.config import STRICT, ModelConfig, check_options
+from mixgrpo.planning.cost_sheets import JobSheet, OverheadSheet
 
 METRIC_ROLES = ("rollout_nfe", "update_nfe")
 """Columns that the metrics of training fill."""
@@ -68,6 +69,10 @@ class EvaluationSheet:
     """Of the evaluation noise, apart from the seeds that train."""
     batch_size: int
     """Images sampled at a time."""
+    resolutions: dict[str, int] = field(default_factory=dict)
+    """Height and width of the pictures, by base model; that of training where a model is not named."""
+    shifts: dict[str, float] = field(default_factory=dict)
+    """By base model, in place of `shift`."""
 
     __pydantic_config__ = STRICT
 
@@ -75,6 +80,9 @@ class EvaluationSheet:
         for name in ("num_steps", "shift", "batch_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"evaluation.{name}={getattr(self, name)} must be positive.")
+        for model, pixels in self.resolutions.items():
+            if pixels <= 0:
+                raise ValueError(f"evaluation.resolutions.{model}={pixels} must be positive.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +100,11 @@ class PresetSheet:
     """How the preset's own world is made (mixgrpo/tiny); null when weights are given."""
     cells: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings that single cells override in this preset, such as a tuned learning rate."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Measured seconds of a job on one core, by rule or `rule cell`: announced, used for nothing else."""
+    overhead: OverheadSheet = field(default_factory=OverheadSheet)
+    jobs: dict[str, JobSheet] = field(default_factory=dict)
+    """What a job needs, by rule or `rule model`."""
+    seconds: dict[str, float | None] = field(default_factory=dict)
+    """Seconds of a job, by rule or `rule cell`: announced, used for nothing else; null where nobody knows."""
 
     __pydantic_config__ = STRICT
 

@@ -23,7 +23,17 @@ def evaluation_json(experiment: Experiment, cell: str) -> str:
         {"dataset": dataset, "split": split, "p_mix": p_mix}
         for dataset, split, p_mix in experiment.image_sets(cell)
     ]
-    return dump({**asdict(experiment.evaluation), "sets": sets})
+    plan = asdict(experiment.evaluation)
+    resolutions, shifts = plan.pop("resolutions"), plan.pop("shifts")
+    model = experiment.cells[cell].settings.model
+    return dump(
+        {
+            **plan,
+            "shift": shifts.get(model.name, plan["shift"]),
+            "resolution": resolutions.get(model.name, model.resolution),
+            "sets": sets,
+        }
+    )
 
 
 def rewards_json(experiment: Experiment) -> str:
@@ -39,6 +49,19 @@ def rewards_json(experiment: Experiment) -> str:
 def pretrain_json(experiment: Experiment) -> str:
     """models/pretrain.json."""
     return dump(experiment.sheet.pretrain or {})
+
+
+def overhead_json(experiment: Experiment) -> str:
+    """overhead/plan.json."""
+    how = experiment.sheet.overhead
+    return dump(
+        {
+            "paths": how.paths,
+            "num_positions": how.num_positions,
+            "repetitions": how.repetitions,
+            "compile": how.compile,
+        }
+    )
 
 
 @cache

@@ -1,11 +1,10 @@
 """Files of weights: found at a path or downloaded at a pinned revision, checked, and read without pickle.
 
-A hub file is named by repository, revision (a commit) and file name, and where its sha256 is known, checked. Every
-failure is a UserError with the file, what is wrong with it and what to do.
+Where the sha256 of a hub file is known, it is checked. Every failure is a UserError with the file, what is wrong with
+it and what to do.
 """
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,23 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mixgrpo.errors import UserError
+from mixgrpo.hub import HubFile, fetch_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BLOCK = 1 << 22
 """Bytes read at once for a checksum."""
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """One file of a Hugging Face repository at one commit."""
-
-    repo: str
-    revision: str
-    name: str
-    sha256: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name} of {self.repo}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -66,38 +53,14 @@ def locate(reward: str, path: str | None, hub: HubFile) -> Checkpoint:
     if not file.is_file():
         raise UserError(
             f"reward {reward}: no file {file}. Wanted {hub}: correct `path`, set it to null to have "
-            f"it downloaded, or fetch it yourself: {command(hub)}."
+            f"it downloaded, or fetch it yourself: {hub.command}."
         )
     return Checkpoint((file,), str(file))
 
 
-def command(hub: HubFile) -> str:
-    """What to type to get the file without this package."""
-    return f"`hf download {hub.repo} {hub.name} --revision {hub.revision} --local-dir DIRECTORY`"
-
-
 def download(reward: str, hub: HubFile) -> Path:
     """The hub file in the local cache, downloaded if it is not there. UserError says why it cannot be had."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
-
-    try:
-        return Path(hf_hub_download(hub.repo, hub.name, revision=hub.revision))
-    except Exception as error:
-        lines = str(error).strip().splitlines() or ["no further words"]
-        if isinstance(error, GatedRepoError):
-            remedy = (
-                f"The repository is gated: accept its licence at https://huggingface.co/{hub.repo} "
-                "and log in with `hf auth login` (or set HF_TOKEN)."
-            )
-        elif isinstance(error, OfflineModeIsEnabled) or os.environ.get("HF_HUB_OFFLINE"):
-            remedy = "HF_HUB_OFFLINE is set: unset it, or fetch the file where there is a network:"
-        else:
-            remedy = "Check network and HF_TOKEN, or fetch the file where there is a network:"
-        raise UserError(
-            f"reward {reward}: {hub} is not in the local cache and cannot be downloaded "
-            f"({type(error).__name__}: {lines[0]}). {remedy} {command(hub)}, then give `path`."
-        ) from None
+    return fetch_file(hub, who=f"reward {reward}")
 
 
 def check_sha256(reward: str, file: Path, hub: HubFile) -> None:

@@ -32,7 +32,6 @@ from mixgrpo.rewards._blip import (
 from mixgrpo.rewards._checkpoints import (
     HubFile,
     check_keys,
-    command,
     dtype_of,
     load_state_dict,
     locate,
@@ -188,11 +187,11 @@ def read_med_config(file: Path) -> dict[str, Any]:
         missing = sorted(set(TEXT_SIZES) - sizes.keys())
     except (ValueError, AttributeError) as error:
         raise UserError(
-            f"reward {NAME}: {file} is no JSON object ({error}). Fetch it again: {command(MED_CONFIG)}."
+            f"reward {NAME}: {file} is no JSON object ({error}). Fetch it again: {MED_CONFIG.command}."
         ) from None
     if missing:
         raise UserError(
-            f"reward {NAME}: {file} lacks {', '.join(missing)}. Fetch it again: {command(MED_CONFIG)}."
+            f"reward {NAME}: {file} lacks {', '.join(missing)}. Fetch it again: {MED_CONFIG.command}."
         )
     return sizes
 
@@ -208,12 +207,12 @@ def check_weights(
         raise UserError(
             f"reward {NAME}: {file} knows {vocabulary} tokens of {width} features, med_config.json says "
             f"{sizes['vocab_size']} of {sizes['hidden_size']}. They belong to different models: "
-            f"fetch both again: {command(CHECKPOINT)}, {command(MED_CONFIG)}."
+            f"fetch both again: {CHECKPOINT.command}, {MED_CONFIG.command}."
         )
     if vocabulary != len(tokenizer):
         raise UserError(
             f"reward {NAME}: {file} knows {vocabulary} tokens, vocab.txt {len(tokenizer)} with BLIP's two. "
-            f"They belong to different models: delete the vocab.txt beside it, or fetch it: {command(VOCABULARY)}."
+            f"They belong to different models: delete the vocab.txt beside it, or fetch it: {VOCABULARY.command}."
         )
 
 
@@ -231,5 +230,5 @@ def fill(network: nn.Module, file: Path, weights: Mapping[str, Tensor]) -> None:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(
             f"reward {NAME}: {file} is not of the sizes in med_config.json ({reason}). They belong to different "
-            f"models: fetch both again: {command(CHECKPOINT)}, {command(MED_CONFIG)}."
+            f"models: fetch both again: {CHECKPOINT.command}, {MED_CONFIG.command}."
         ) from None

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from mixgrpo.algorithm.schedule import SCHEDULES
 from mixgrpo.config import STRICT, Settings, read_settings
+from mixgrpo.devices import own_device
 from mixgrpo.errors import UserError
 from mixgrpo.files import fingerprint, write_text
 from mixgrpo.imagesets import SetName, key_of, read_manifest, save_image, write_index
-from mixgrpo.models import Policy, load_policy
-from mixgrpo.prompts import read_embeddings, read_prompts
+from mixgrpo.models import Policy, base_fingerprint, computing, dtype_of, load_policy
+from mixgrpo.prompts import Embeddings, read_prompts
 from mixgrpo.provenance import digest
-from mixgrpo.records import Conditioning, Prompt
+from mixgrpo.records import Prompt
 from mixgrpo.training.hybrid import sample_hybrid
 from mixgrpo.training.randomness import normal
 
@@ -33,6 +34,8 @@ class Evaluation:
     """Of the evaluation noise, which depends on it and the prompt alone."""
     batch_size: int
     sets: list[SetName]
+    resolution: int | None = None
+    """Height and width of the pictures, pixels; None is that of training."""
 
     __pydantic_config__ = STRICT
 
@@ -52,7 +55,9 @@ def run(
     """
     config = read_settings(settings)
     wanted = read_evaluation(evaluation)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted.resolution is not None:
+        config = replace(config, model=replace(config.model, resolution=wanted.resolution))
+    device = own_device()
     facts = facts_of(config, wanted, model)
     stale: dict[str, list[SetName]] = {}
     keys: dict[SetName, str] = {}
@@ -66,7 +71,7 @@ def run(
         base, policy = load_models(config, model, device)
         for stem, names in stale.items():
             rows = read_prompts(prompts / f"{stem}.tsv")
-            cond = read_embeddings(embeddings / f"{stem}.safetensors", rows)
+            cond = Embeddings(embeddings / f"{stem}.safetensors", rows)
             generate(
                 policy,
                 base,
@@ -76,6 +81,7 @@ def run(
                 names,
                 keys,
                 schedule=config.model.schedule,
+                precision=config.training.precision,
                 folder=index.parent,
                 device=device,
             )
@@ -85,11 +91,12 @@ def run(
 def facts_of(config: Settings, wanted: Evaluation, model: Path | None) -> dict[str, Any]:
     """What the pictures of every set depend on."""
     return {
-        "base": fingerprint(Path(config.model.path)),
+        "base": base_fingerprint(config.model),
         "model": fingerprint(model) if model else None,
         "guidance": config.model.guidance,
         "resolution": config.model.resolution,
         "schedule": config.model.schedule,
+        "precision": config.training.precision,
         "num_steps": wanted.num_steps,
         "shift": wanted.shift,
         "seed": wanted.seed,
@@ -108,12 +115,13 @@ def read_evaluation(path: Path) -> Evaluation:
 def load_models(
     config: Settings, model: Path | None, device: torch.device
 ) -> tuple[Policy, Policy]:
-    """(base, tuned); one and the same when there are no tuned weights."""
-    base = load_policy(config.model, device)
+    """(base, tuned); one and the same when there are no tuned weights. Frozen, in the precision of training."""
+    dtype = dtype_of(config.training.precision)
+    base = load_policy(config.model, device, dtype=dtype)
     base.network.eval()
     if model is None:
         return base, base
-    policy = load_policy(config.model, device)
+    policy = load_policy(config.model, device, dtype=dtype)
     policy.load_weights(model)
     policy.network.eval()
     return base, policy
@@ -123,12 +131,13 @@ def generate(
     policy: Policy,
     base: Policy,
     prompts: list[Prompt],
-    cond: Conditioning,
+    cond: Embeddings,
     wanted: Evaluation,
     names: list[SetName],
     keys: dict[SetName, str],
     *,
     schedule: str,
+    precision: str,
     folder: Path,
     device: torch.device,
 ) -> None:
@@ -148,14 +157,15 @@ def generate(
         noise = torch.stack(
             [normal(policy.latent_shape, wanted.seed, "evaluation", i) for i in ids]
         )
-        finals = sample_hybrid(
-            policy,
-            base,
-            cond.take(rows).to(device),
-            sigmas,
-            noise=noise.to(device),
-            p_mix=[name.p_mix for name in names],
-        )
+        with computing(device, precision):
+            finals = sample_hybrid(
+                policy,
+                base,
+                cond.take(rows).to(device),
+                sigmas,
+                noise=noise.to(device),
+                p_mix=[name.p_mix for name in names],
+            )
         for name, latents in zip(names, finals, strict=True):
             for prompt_id, image in zip(ids, policy.decode(latents), strict=True):
                 save_image(parts[name] / f"{prompt_id}.png", image)

@@ -31,19 +31,20 @@ def tiny(dataset: str, split: str, num: int) -> list[Prompt]:
 
 
 def published(dataset: str, split: str, num: int, copy: Path | None = None) -> list[Prompt]:
-    """`num` of the paper's prompts of the split. copy: a local file with the published content."""
-    if (dataset, split) not in PUBLISHED:
-        splits = [known for name, known in PUBLISHED if name == dataset]
-        raise UserError(
-            f"{dataset} has no split {split!r}, but {', '.join(splits)}. Name one of them, or a file of your own."
-        )
-    prompts = cleaned(dataset, published_lines(PUBLISHED[dataset, split], copy))
+    """`num` of the paper's prompts of the split. copy: a local file with the published content.
+
+    Validation prompts are of the training file too, chosen from its other end: they are different ones as long as
+    both together are no more than the file has.
+    """
+    part = "train" if split == "validation" else split
+    prompts = cleaned(dataset, published_lines(PUBLISHED[dataset, part], copy))
     if len(prompts) < num:
         raise UserError(
             f"{dataset} {split} has {len(prompts)} different prompts, but the preset asks for {num}. "
             "Lower its `splits`."
         )
-    return [prompts[i] for i in spread_choice([prompt.text for prompt in prompts], num)]
+    texts = [prompt.text for prompt in prompts]
+    return [prompts[i] for i in spread_choice(texts, num, from_end=split == "validation")]
 
 
 SOURCES: dict[str, Callable[[str, str, int], list[Prompt]]] = {
@@ -61,7 +62,8 @@ def run(*, dataset: str, split: str, num: int, output: Path, file: Path | None =
     if num < 1:
         raise UserError(f"{dataset} {split}: asked for {num} prompts, wanted at least 1.")
     if file is not None:
-        same = is_copy_of(file, PUBLISHED.get((dataset, split)))
+        part = "train" if split == "validation" else split
+        same = is_copy_of(file, PUBLISHED.get((dataset, part)))
         source = partial(published, copy=file) if same else partial(own_prompts, file)
         write_prompts(output, source(dataset, split, num))
         return

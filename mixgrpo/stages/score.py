@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from mixgrpo.devices import own_device
 from mixgrpo.errors import UserError
 from mixgrpo.files import fingerprint
 from mixgrpo.folders import Picture, key_of_pictures, read_folder, shards_of
@@ -72,7 +73,7 @@ class Scorer:
     def reward(self) -> CheckedReward:
         """The reward itself."""
         if self.loaded is None:
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            device = own_device()
             path, options = self.asked.path, self.asked.options
             self.loaded = load_reward(self.name, path, device, options, self.place)
         return self.loaded

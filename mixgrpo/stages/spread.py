@@ -17,9 +17,10 @@ from tqdm import tqdm
 from mixgrpo.algorithm.dpm import DPMSolver
 from mixgrpo.algorithm.transition import sde_transition
 from mixgrpo.config import Settings, read_settings
+from mixgrpo.devices import own_device
 from mixgrpo.files import write_text
-from mixgrpo.models import Policy, load_policy
-from mixgrpo.prompts import read_embeddings, read_prompts
+from mixgrpo.models import Policy, computing, dtype_of, load_policy
+from mixgrpo.prompts import Embeddings, read_prompts
 from mixgrpo.records import Conditioning, Prompt
 from mixgrpo.training.rollout import Plan, collect, plan_rollout, rollout_noise
 
@@ -30,13 +31,14 @@ GROUP_SIZE = 8
 def run(*, settings: Path, prompts: Path, embeddings: Path, output: Path) -> None:
     """Measure every position of the schedule of `settings` on the first prompts; write one json."""
     config = read_settings(settings)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     rows = read_prompts(prompts)
-    cond = read_embeddings(embeddings, rows)
+    every = Embeddings(embeddings, rows)
     rows = rows[:NUM_PROMPTS]
-    policy = load_policy(config.model, device)
+    cond = every.take(torch.arange(len(rows))).to(device)
+    policy = load_policy(config.model, device, dtype=dtype_of(config.training.precision))
     policy.network.eval()
-    positions = measure(policy, cond.take(torch.arange(len(rows))).to(device), rows, config, device)
+    positions = measure(policy, cond, rows, config, device)
     report = {
         "preset": config.preset,
         "model": config.model.name,
@@ -71,15 +73,16 @@ def measure(
     result = []
     for step in tqdm(range(settings.sampling.num_steps - 1), unit="position"):
         plan = plan_single(settings, step)
-        rollout = collect(
-            policy,
-            cond,
-            plan,
-            initial_noise=initial,
-            sde_noise=sde,
-            micro_batch=settings.training.micro_batch,
-            solver=DPMSolver(settings.sampling.solver_order),  # the tail is empty
-        )
+        with computing(device, settings.training.precision):
+            rollout = collect(
+                policy,
+                cond,
+                plan,
+                initial_noise=initial,
+                sde_noise=sde,
+                micro_batch=settings.training.micro_batch,
+                solver=DPMSolver(settings.sampling.solver_order),  # the tail is empty
+            )
         images = policy.decode(rollout.latents)
         spread_P = group_spread(images.view(len(prompts), GROUP_SIZE, *images.shape[1:])).tolist()
         error = statistics.stdev(spread_P) / math.sqrt(len(prompts)) if len(prompts) > 1 else None

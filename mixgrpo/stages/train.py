@@ -14,8 +14,9 @@ from tqdm import tqdm
 from mixgrpo.config import Settings, canonical, read_settings
 from mixgrpo.errors import UserError
 from mixgrpo.files import fingerprint, locked, write_with
+from mixgrpo.models import base_fingerprint
 from mixgrpo.provenance import digest, stage_modules
-from mixgrpo.training.checkpoint import TrainingState, load, save
+from mixgrpo.training.checkpoint import TrainingState, load, load_sharded, save, save_sharded
 from mixgrpo.training.distributed import Distributed
 from mixgrpo.training.iteration import iterate
 from mixgrpo.training.metrics import MetricsFile
@@ -42,21 +43,18 @@ def run(
     )
     lock = locked(checkpoints / f"{key}.lock") if distributed.is_main else contextlib.nullcontext()
     with lock:
-        distributed.wait()
-        distributed.seed(config.seed)
-        distributed.start_tracking("mixgrpo", {"cell": str(settings.parent)})
         try:
+            distributed.wait()
+            distributed.seed(config.seed)
+            distributed.start_tracking("mixgrpo", {"cell": str(settings.parent)})
             trainer = load_trainer(config, distributed, prompts=prompts, embeddings=embeddings)
             train(trainer, directory, key=key)
-        except UserError as error:
-            raise UserError(f"{settings.parent}: {error}") from None
-        if distributed.is_main:
-            trainer.policy.network = distributed.unwrap(trainer.policy.network)
-            trainer.policy.save_weights(model)
-            write_with(
-                metrics, lambda temporary: shutil.copy(directory / "metrics.jsonl", temporary)
-            )
-            shutil.rmtree(directory)
+            publish(trainer, directory, model=model, metrics=metrics)
+        except Exception as error:
+            told = distributed.explain(error)
+            if told is None:
+                raise
+            raise UserError(f"{settings.parent}: {told}") from None
         distributed.finish()
 
 
@@ -72,23 +70,22 @@ def refuse_other_code(config: Settings, path: Path) -> None:
 
 def run_key(config: Settings, *, prompts: Path, embeddings: Path) -> str:
     """What a checkpoint belongs to: everything the run's result depends on."""
-    inputs = [Path(config.model.path), prompts, embeddings]
+    inputs = [prompts, embeddings]
     inputs += [Path(reward.path) for reward in config.rewards.values() if reward.path]
-    facts = [canonical(config), *map(fingerprint, inputs)]
+    facts = [canonical(config), base_fingerprint(config.model), *map(fingerprint, inputs)]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def train(trainer: Trainer, directory: Path, *, key: str) -> None:
     """Run the iterations that are left, keeping checkpoints and metrics in `directory`."""
     config, distributed = trainer.settings.training, trainer.distributed
-    checkpoint = directory / "checkpoint.pt"
     online = trainer.settings.dpo is not None and trainer.settings.dpo.pairs == "online"
     state = TrainingState(
         distributed.unwrap(trainer.policy.network),
         trainer.optimizer,
         reference=trainer.base.network if online and trainer.base is not None else None,
     )
-    load(checkpoint, state, key=key)
+    resume(trainer, state, directory, key=key)
     rows = (
         MetricsFile(directory / "metrics.jsonl", completed=state.iteration)
         if distributed.is_main
@@ -111,7 +108,36 @@ def train(trainer: Trainer, directory: Path, *, key: str) -> None:
                 {r.name: f"{row[f'reward/{r.name}']:.3f}" for r in trainer.rewards}
             )
             progress.update()
-            last = state.iteration == config.num_iterations
-            if last or state.iteration % config.checkpoint_interval == 0:
-                save(checkpoint, state, key=key)
+        last = state.iteration == config.num_iterations
+        if last or state.iteration % config.checkpoint_interval == 0:
+            keep(trainer, state, directory, key=key)
     progress.close()
+
+
+def resume(trainer: Trainer, state: TrainingState, directory: Path, *, key: str) -> None:
+    """Take up the checkpoint in `directory`, if there is one."""
+    if trainer.settings.training.sharding == "fsdp":
+        load_sharded(directory / "checkpoint", state, key=key)
+    else:
+        load(directory / "checkpoint.pt", state, key=key)
+
+
+def keep(trainer: Trainer, state: TrainingState, directory: Path, *, key: str) -> None:
+    """Write a checkpoint: the main process, or all of them where weights are sharded."""
+    distributed = trainer.distributed
+    if trainer.settings.training.sharding == "fsdp":
+        path, is_main = directory / "checkpoint", distributed.is_main
+        save_sharded(path, state, key=key, is_main=is_main, wait=distributed.wait)
+    elif distributed.is_main:
+        save(directory / "checkpoint.pt", state, key=key)
+
+
+def publish(trainer: Trainer, directory: Path, *, model: Path, metrics: Path) -> None:
+    """Write the tuned weights, whole, and the metrics; remove the progress that `directory` holds."""
+    distributed, policy = trainer.distributed, trainer.policy
+    policy.network = distributed.unwrap(policy.network)
+    gathered = distributed.whole_weights(policy.network)
+    if distributed.is_main:
+        policy.save_weights(model, gathered)
+        write_with(metrics, lambda temporary: shutil.copy(directory / "metrics.jsonl", temporary))
+        shutil.rmtree(directory)

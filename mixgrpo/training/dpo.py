@@ -30,7 +30,7 @@ class DpoIteration:
         self.reference: Policy = trainer.base
         if self.refreshes(iteration):
             copy_trained(trainer.distributed.unwrap(trainer.policy.network), self.reference.network)
-        self.cond = trainer.cond.take(torch.tensor(rows, device=trainer.distributed.device))
+        self.cond = trainer.cond.take(torch.tensor(rows)).to(trainer.distributed.device)
         settings = trainer.settings
         sigmas = SCHEDULES[settings.model.schedule](
             settings.sampling.num_steps, settings.sampling.shift
@@ -108,9 +108,8 @@ class DpoIteration:
         sigma = shifted(u, trainer.settings.sampling.shift)
         pair = torch.arange(len(winners)).repeat_interleave(levels)
         sums: dict[str, Tensor] = {}
-        for part in torch.arange(len(pair)).split(
-            max(1, trainer.settings.training.micro_batch // 2)
-        ):
+        size = max(1, trainer.settings.training.micro_batch // 2)
+        for part, _ in trainer.passes(torch.arange(len(pair)).split(size)):  # as many everywhere
             x0 = torch.stack([winners[pair[part]], losers[pair[part]]])
             winner, loser, reference_winner, reference_loser = (
                 error
@@ -123,7 +122,7 @@ class DpoIteration:
                 winner, loser, reference_winner, reference_loser, self.config.beta
             )
             share = len(part) / len(pair)
-            (loss * share).backward()
+            (loss * (share * trainer.loss_weight)).backward()
             for name, value in {**metrics, "loss": loss.detach()}.items():
                 sums[name] = sums.get(name, 0.0) + share * value
         return sums

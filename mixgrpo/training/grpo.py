@@ -4,7 +4,7 @@ The first SDE step is special: there all images of a group are the same point, s
 that fall in this update share one forward and one backward pass with as many loss terms.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from mixgrpo.algorithm.loss import gaussian_kl, grpo_loss
 from mixgrpo.algorithm.transition import gaussian_log_prob, sde_transition
 from mixgrpo.config import TrainedStepsConfig
 from mixgrpo.models import Policy
-from mixgrpo.training.rollout import Rollout, velocity_in_parts
+from mixgrpo.training.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,17 @@ class Pairs:
     """(N,) rows of the rollout."""
     steps: Tensor
     """(N,) index into the rollout's SDE steps."""
-    merged: bool
-    """All pairs are at the first SDE step: one network evaluation per prompt serves them."""
+    prompts: Tensor | None = None
+    """All pairs are at the first SDE step: one network evaluation of each of these prompts serves them."""
+
+
+Passes = Callable[[Sequence[Pairs]], Iterator[tuple[Pairs, bool]]]
+"""The forward and backward passes of an update, and whether each counts; see `Distributed.passes`."""
+
+
+def all_count(parts: Sequence[Pairs]) -> Iterator[tuple[Pairs, bool]]:
+    """Passes of a process that waits for no other."""
+    return ((part, True) for part in parts)
 
 
 def trained_steps(
@@ -55,17 +64,23 @@ def images_of_update(index: int, *, num_prompts: int, group_size: int, num_updat
 
 
 def batches_of_pairs(
-    images: Tensor, mask: Tensor, *, merge_first: bool, micro_batch: int
+    images: Tensor, mask: Tensor, *, group_size: int, merge_first: bool, micro_batch: int
 ) -> Iterator[Pairs]:
-    """The pairs that `mask` (B, S) marks for `images`, step by step, `micro_batch` at a time."""
+    """The pairs that `mask` (B, S) marks for `images`, step by step, `micro_batch` at a time.
+
+    Of the first SDE step, if it is merged, `micro_batch` prompts at a time, dealt as the rollout deals them.
+    """
     steps, rows = mask[images].T.nonzero(as_tuple=True)
     first = (steps == 0) & merge_first
-    if first.any():
-        yield Pairs(images[rows[first]], steps[first], merged=True)
+    at_first = images[rows[first]]
+    for prompts in torch.arange(len(mask) // group_size).split(micro_batch):
+        here = torch.isin(at_first // group_size, prompts)
+        if here.any():
+            yield Pairs(at_first[here], steps[first][here], prompts=prompts)
     rows, steps = rows[~first], steps[~first]
     for part in torch.arange(len(rows)).split(micro_batch):
         if len(part):
-            yield Pairs(images[rows[part]], steps[part], merged=False)
+            yield Pairs(images[rows[part]], steps[part])
 
 
 def accumulate_gradients(
@@ -79,30 +94,39 @@ def accumulate_gradients(
     clip_range: float,
     kl_weight: float,
     micro_batch: int,
+    weight: float = 1.0,
+    passes: Passes = all_count,
 ) -> dict[str, Tensor]:
     """Backpropagate the loss of `images` (one update's share) into the policy's gradients.
 
     advantages: (B,). mask: (B, S) trained steps. The loss is the mean over the pairs (Eq. 9), plus
-    kl_weight times the KL to `base`, which may be None at weight 0. Returns sums of metrics over pairs.
+    kl_weight times the KL to `base`, which may be None at weight 0. weight: of this process among all, in the
+    gradients alone. Returns the means of the metrics over this process's pairs.
     """
     total = mask[images].sum()
     sums: dict[str, Tensor] = {}
-    merge_first = rollout.plan.sharing
-    for pairs in batches_of_pairs(images, mask, merge_first=merge_first, micro_batch=micro_batch):
-        share = len(pairs.images) / total
-        v = _velocity(policy, rollout, pairs, micro_batch)
+    batches = batches_of_pairs(
+        images,
+        mask,
+        group_size=rollout.group_size,
+        merge_first=rollout.plan.sharing,
+        micro_batch=micro_batch,
+    )
+    for pairs, counts in passes(list(batches)):
+        share = len(pairs.images) / total * counts
+        v = _velocity(policy, rollout, pairs)
         mean, std, log_prob = _replay(rollout, pairs, v)
         old_log_prob = rollout.log_prob[pairs.steps, pairs.images]
         loss, metrics = grpo_loss(log_prob, old_log_prob, advantages[pairs.images], clip_range)
         if base is not None and kl_weight > 0:
             with torch.no_grad():
-                base_mean, _, _ = _replay(
-                    rollout, pairs, _velocity(base, rollout, pairs, micro_batch)
-                )
+                base_mean, _, _ = _replay(rollout, pairs, _velocity(base, rollout, pairs))
             kl = gaussian_kl(mean, base_mean, std).mean()
             loss = loss + kl_weight * kl
             metrics["kl"] = kl.detach()
-        (loss * share).backward()
+        (loss * (share * weight)).backward()
+        if not counts:
+            continue
         metrics["loss"] = loss.detach()
         for name, value in metrics.items():
             if name == "ratio_deviation":  # the largest |ratio - 1|
@@ -112,21 +136,17 @@ def accumulate_gradients(
     return sums
 
 
-def _velocity(policy: Policy, rollout: Rollout, pairs: Pairs, micro_batch: int) -> Tensor:
+def _velocity(policy: Policy, rollout: Rollout, pairs: Pairs) -> Tensor:
     """v (N, ...) of the policy at the pairs' samples."""
     prompts = pairs.images // rollout.group_size
     start = rollout.plan.sde_steps.start
-    if not pairs.merged:
+    if pairs.prompts is None:
         x = rollout.trajectory[pairs.steps, pairs.images]
         sigma = rollout.plan.sigmas[start + pairs.steps]
         return policy.velocity(x, sigma, rollout.cond.take(prompts))
-    every = torch.arange(len(rollout.cond))  # the rollout's own batch here
-    if len(every) > micro_batch:  # many prompts: only those that have a pair
-        every = prompts.unique()
-    x = rollout.trajectory[0, every * rollout.group_size]
-    sigma = rollout.plan.sigmas[start]
-    v = velocity_in_parts(policy, x, sigma, rollout.cond.take(every), micro_batch)
-    return v[torch.searchsorted(every, prompts)]
+    x = rollout.trajectory[0, pairs.prompts * rollout.group_size]
+    v = policy.velocity(x, rollout.plan.sigmas[start], rollout.cond.take(pairs.prompts))
+    return v[prompts - pairs.prompts[0]]
 
 
 def _replay(rollout: Rollout, pairs: Pairs, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

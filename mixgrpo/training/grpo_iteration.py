@@ -59,6 +59,8 @@ class GrpoIteration:
                 clip_range=config.clip_range,
                 kl_weight=config.kl_weight,
                 micro_batch=config.micro_batch,
+                weight=trainer.loss_weight,
+                passes=trainer.passes,
             )
             norm = optimizer_step(trainer, sums["loss"], iteration=self.iteration, update=index)
             per_update.append({**sums, "grad_norm": norm})
@@ -97,7 +99,7 @@ def sample(trainer: Trainer, plan: Plan, rows: list[int], iteration: int) -> Rol
     ]
     return collect(
         trainer.policy,
-        trainer.cond.take(torch.tensor(rows, device=device)),
+        trainer.cond.take(torch.tensor(rows)).to(device),
         plan,
         initial_noise=torch.stack([initial for initial, _ in noise]).to(device),
         sde_noise=torch.stack([sde for _, sde in noise], 1).to(device),

@@ -69,7 +69,9 @@ def iterate(trainer: Trainer, iteration: int, *, cpu_time: bool = False) -> dict
     stats["learning_rate"] = trainer.settings.training.learning_rate
     stats["rollout_evaluations"] = sampled / len(images)
     stats["update_evaluations"] = updated / len(images)
-    means = trainer.distributed.mean(stats | seconds)
+    means = trainer.distributed.combine(
+        stats | seconds, share=trainer.share, maxima=("ratio_deviation", *seconds)
+    )
     return {"iteration": iteration, **method.facts, **means}
 
 

@@ -30,7 +30,7 @@ METRICS = {
     "update_nfe": "denoising steps (Flow-DPO: noise levels) that each trained image enters the loss with, mean",
     "rollout_evaluations": "network evaluations per image in the rollout, sharing included",
     "update_evaluations": "network evaluations per image in the updates, sharing included",
-    "seconds": "wall time of the iteration",
+    "seconds": "wall time of the iteration; this and its parts: of the slowest process",
     "rollout_seconds": "of which sampling and decoding",
     "reward_seconds": "of which scoring, all rewards",
     "reward_seconds/{name}": "of which scoring by one reward; those that run elsewhere overlap with the others",

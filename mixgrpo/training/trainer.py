@@ -1,6 +1,6 @@
 """Everything one run computes with, and the optimizer step that all methods share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +8,26 @@ import torch
 from torch import Tensor
 
 from mixgrpo.algorithm.window import window_at
-from mixgrpo.config import Settings
+from mixgrpo.config import Settings, TrainingConfig
 from mixgrpo.errors import UserError
-from mixgrpo.models import Policy, load_policy
-from mixgrpo.prompts import read_embeddings, read_prompts
-from mixgrpo.records import Conditioning, Prompt
+from mixgrpo.models import (
+    Policy,
+    dtype_of,
+    load_outline,
+    load_policy,
+    move_all_but_network,
+)
+from mixgrpo.prompts import Embeddings, read_prompts
+from mixgrpo.records import Prompt
 from mixgrpo.rewards import CheckedReward, Reward, load_reward, placement
-from mixgrpo.training.distributed import Distributed
+from mixgrpo.training.distributed import Distributed, Part
+from mixgrpo.training.memory import (
+    Load,
+    available_bytes,
+    estimate,
+    refuse_what_cannot_fit,
+    size_of,
+)
 from mixgrpo.training.randomness import batch_of_iteration
 
 
@@ -31,10 +44,31 @@ class Trainer:
     weights: Mapping[str, float]
     """Of each reward in the advantage, by name."""
     prompts: Sequence[Prompt]
-    cond: Conditioning
-    """Embeddings of all `prompts`, on the device."""
+    cond: Embeddings
+    """Of all `prompts`, on the disk."""
     optimizer: torch.optim.Optimizer
     parameters: list[torch.nn.Parameter]
+
+    @property
+    def dealt(self) -> range:
+        """Positions, in an iteration's batch of prompts, of those whose groups this process samples."""
+        config = self.settings.training
+        return self.distributed.deal(config.num_prompts, sharded=config.sharding == "fsdp")
+
+    @property
+    def share(self) -> float:
+        """Of all prompts of an iteration, those of this process."""
+        return len(self.dealt) / self.settings.training.num_prompts
+
+    @property
+    def loss_weight(self) -> float:
+        """What a mean over this process's prompts is multiplied by before gradients are averaged over processes."""
+        return self.share * self.distributed.world_size
+
+    def passes(self, parts: Sequence[Part]) -> Iterator[tuple[Part, bool]]:
+        """The forward and backward passes of an update, and whether each counts; see `Distributed.passes`."""
+        reduce_each = self.settings.training.gradient_reduction == "backward"
+        return self.distributed.passes(self.policy.network, parts, reduce_each=reduce_each)
 
 
 def load_trainer(
@@ -49,8 +83,11 @@ def load_trainer(
 
     rewards: your own objects, with equal weights, instead of those that `settings` names.
     """
+    config = settings.training
+    distributed.deal(config.num_prompts, sharded=config.sharding == "fsdp")
     rows = read_prompts(prompts)
-    cond = read_embeddings(embeddings, rows).to(distributed.device)
+    free = available_bytes(distributed.device, distributed.processes_here)
+    cond = Embeddings(embeddings, rows)
     if rewards is None:
         judges = load_rewards(settings, distributed.device)
         weights = {name: reward.weight for name, reward in settings.rewards.items()}
@@ -59,9 +96,8 @@ def load_trainer(
         weights = {reward.name: 1.0 for reward in rewards}
     for judge in judges:
         judge.probe(rows[0].text, settings.model.resolution)
-    config = settings.training
-    policy = load_policy(settings.model, distributed.device, lora=config.lora)
-    policy.network = distributed.prepare(policy.network.train())
+    refuse_too_large(settings, distributed, cond, free)
+    policy = load_prepared(settings, distributed, trained=True)
     parameters = [p for p in policy.network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
@@ -89,16 +125,65 @@ def load_rewards(settings: Settings, device: torch.device) -> list[CheckedReward
     ]
 
 
+def frozen_dtype(config: TrainingConfig) -> torch.dtype:
+    """Of weights that adapters leave alone: they are used in the precision of the forward pass only."""
+    return torch.float32 if config.lora is None else dtype_of(config.precision)
+
+
+def enable_gradient_checkpointing(network: torch.nn.Module) -> None:
+    """Of a diffusers network: its blocks' activations are computed again when the backward pass needs them."""
+    enable: Callable[[], None] = network.enable_gradient_checkpointing  # type: ignore[assignment]
+    enable()
+
+
+def refuse_too_large(
+    settings: Settings, distributed: Distributed, embeddings: Embeddings, free: int
+) -> None:
+    """UserError with advice when the run cannot fit in memory. free: bytes before the rewards were loaded."""
+    config, processes = settings.training, distributed.processes_here
+    outline = load_outline(settings.model, config.lora)
+    of_one = embeddings.take(torch.zeros(1, dtype=torch.long))
+    branches = 2 if of_one.shared and settings.model.guidance != 1 else 1
+    text = of_one.tensors["prompt_embeds"].shape[1]
+    load = Load(
+        tokens=branches * (outline.image_tokens + text),
+        pixels=len(distributed.deal(config.num_prompts, sharded=False))
+        * config.group_size
+        * settings.model.resolution**2,
+        reward_bytes=max(0, free - available_bytes(distributed.device, processes)),
+        num_bases=int(needs_base(settings)),
+    )
+    found = estimate(size_of(outline.network), load, config, world_size=distributed.world_size)
+    refuse_what_cannot_fit(found, free, config, world_size=distributed.world_size)
+
+
+def needs_base(settings: Settings) -> bool:
+    """Whether the loss holds the policy against another model."""
+    return settings.training.kl_weight != 0 or settings.dpo is not None
+
+
+def load_prepared(settings: Settings, distributed: Distributed, *, trained: bool) -> Policy:
+    """The base model, ready to be trained, or frozen; sharded straight from the CPU, never whole on the device."""
+    config, device = settings.training, distributed.device
+    sharded = config.sharding == "fsdp"
+    place = torch.device("cpu") if sharded else device
+    policy = load_policy(settings.model, place, lora=config.lora, dtype=frozen_dtype(config))
+    network = policy.network.train() if trained else policy.network.requires_grad_(False)
+    if trained and config.gradient_checkpointing:
+        enable_gradient_checkpointing(network)
+    policy.network = distributed.prepare(network, sharded=sharded)
+    move_all_but_network(policy, device)
+    return policy
+
+
 def load_base(settings: Settings, distributed: Distributed) -> Policy | None:
     """The model that the policy is held against, a copy of its own; None when the loss needs none.
 
     Of the policy's architecture, adapters included: Flow-DPO's online reference takes up its weights.
     """
-    if settings.training.kl_weight == 0 and settings.dpo is None:
+    if not needs_base(settings):
         return None
-    base = load_policy(settings.model, distributed.device, lora=settings.training.lora)
-    base.network.requires_grad_(False)
-    return base
+    return load_prepared(settings, distributed, trained=False)
 
 
 def window_of(settings: Settings, iteration: int) -> range:
@@ -109,14 +194,13 @@ def window_of(settings: Settings, iteration: int) -> range:
 
 def rows_of_rank(trainer: Trainer, iteration: int) -> list[int]:
     """Rows of the prompts whose groups this process samples; the whole batch is the same for any world size."""
-    config, ranks = trainer.settings.training, trainer.distributed
     rows = batch_of_iteration(
         len(trainer.prompts),
-        config.num_prompts * ranks.world_size,
+        trainer.settings.training.num_prompts,
         iteration=iteration,
         seed=trainer.settings.seed,
     )
-    return rows[ranks.rank * config.num_prompts : (ranks.rank + 1) * config.num_prompts]
+    return [rows[position] for position in trainer.dealt]
 
 
 def optimizer_step(trainer: Trainer, loss: Tensor, *, iteration: int, update: int) -> Tensor:
@@ -126,7 +210,7 @@ def optimizer_step(trainer: Trainer, loss: Tensor, *, iteration: int, update: in
     """
     trainer.distributed.average_gradients(trainer.parameters)
     max_norm = trainer.settings.training.max_grad_norm
-    grad_norm = torch.nn.utils.clip_grad_norm_(trainer.parameters, max_norm)
+    grad_norm = trainer.distributed.clip_gradients(trainer.parameters, max_norm)
     refuse_to_step(loss, grad_norm, iteration=iteration, update=update)
     trainer.optimizer.step()
     return grad_norm

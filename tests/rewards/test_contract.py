@@ -23,6 +23,7 @@ PROMPTS = sample_captions("tiny_hpd", "test", 5) + sample_captions("tiny_pick", 
 JUDGES = ("tiny_image_reward", "tiny_unified")
 """They know the tiny world alone: its captions, its 32 x 32 pixels."""
 MEASURES = ("colorfulness", "sharpness")
+WITHOUT_WEIGHTS = (*MEASURES, "unified_reward", "vit_random")
 LONG = " ".join(f"word{i}" for i in range(500))
 
 
@@ -31,7 +32,8 @@ def asked(
     weights: dict[str, str | None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Asked]]:
     with real_rewards(tmp_path_factory.mktemp("real")) as real:
-        yield {name: Asked(path) for name, path in weights.items()} | real
+        small = Asked(None, {"towers": 1, "width": 80, "layers": 1})
+        yield {name: Asked(path) for name, path in weights.items()} | real | {"vit_random": small}
 
 
 def load(name: str, asked: dict[str, Asked], **options) -> CheckedReward:
@@ -221,7 +223,7 @@ def test_an_unknown_name_lists_the_files(name: str):
 
 
 def test_a_missing_directory_is_named(reward: CheckedReward, tmp_path: Path):
-    if reward.name in (*MEASURES, "unified_reward"):
+    if reward.name in WITHOUT_WEIGHTS:
         with pytest.raises(UserError, match="has no weights"):
             load_reward(reward.name, str(tmp_path), CPU)
         return

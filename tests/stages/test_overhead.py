@@ -6,7 +6,7 @@ import pytest
 
 from mixgrpo.algorithm.nfe import rollout_evaluations
 from mixgrpo.stages import overhead
-from mixgrpo.stages.overhead import positions
+from mixgrpo.training.side_by_side import positions
 
 
 def test_positions_stand_for_the_whole_schedule():
@@ -35,13 +35,15 @@ def report(world, tmp_path_factory):
         )
         for name, cell in cells.items()
     ]
-    output = root / "overhead.json"
-    with pytest.MonkeyPatch.context() as patch:  # seconds instead of a minute
-        patch.setattr(overhead, "NUM_POSITIONS", 3)
-        patch.setattr(overhead, "REPETITIONS", 1)
-        overhead.run(
-            settings=paths, prompts=world.prompts, embeddings=world.embeddings, output=output
-        )
+    output, plan = root / "overhead.json", root / "plan.json"
+    plan.write_text(json.dumps({"num_positions": 3}))
+    overhead.run(
+        settings=paths,
+        prompts=world.prompts,
+        embeddings=world.embeddings,
+        output=output,
+        plan=plan,
+    )
     return json.loads(output.read_text())
 
 

@@ -112,11 +112,17 @@ def test_updates_take_the_images_in_the_order_generated():
 
 def test_every_pair_goes_through_once():
     mask = masks(4)["random"]
-    seen = torch.zeros_like(mask, dtype=torch.int)
-    for pairs in batches_of_pairs(torch.arange(P * G), mask, merge_first=True, micro_batch=5):
-        assert pairs.merged == bool((pairs.steps == 0).all() and len(pairs.steps))
-        seen[pairs.images, pairs.steps] += 1
-    assert torch.equal(seen, mask.int())
+    for micro_batch in (1, 3, 5):
+        seen = torch.zeros_like(mask, dtype=torch.int)
+        for pairs in batches_of_pairs(
+            torch.arange(P * G), mask, group_size=G, merge_first=True, micro_batch=micro_batch
+        ):
+            at_first = bool((pairs.steps == 0).all())
+            assert (pairs.prompts is not None) == at_first
+            evaluated = pairs.images if pairs.prompts is None else pairs.prompts
+            assert 0 < len(evaluated) <= micro_batch
+            seen[pairs.images, pairs.steps] += 1
+        assert torch.equal(seen, mask.int())
 
 
 def test_kl_to_the_base_is_zero_at_the_base_and_grows_away_from_it():

@@ -32,6 +32,10 @@ rule generate:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=PLAN.resource("generate", "gpu"),
+        mem_mb=PLAN.resource("generate", "mem_mb"),
+        runtime=PLAN.resource("generate", "runtime"),
     params:
         model=PLAN.tuned_option,
         prompts=f"{PLAN.results}/prompts",

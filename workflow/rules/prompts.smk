@@ -34,11 +34,15 @@ rule embed:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=PLAN.resource("embed", "gpu"),
+        mem_mb=PLAN.resource("embed", "mem_mb"),
+        runtime=PLAN.resource("embed", "runtime"),
     params:
-        base=PLAN.base_directory,
+        base=PLAN.base_options,
         code=PLAN.embed_code,
     message:
         "Embedding prompts: {wildcards.dataset}, {wildcards.split}"
     shell:
-        "python -m mixgrpo embed --model {wildcards.model} --base {params.base}"
+        "python -m mixgrpo embed --model {wildcards.model} {params.base}"
         " --prompts {input.prompts} --output {output} --code {params.code} > {log} 2>&1"

@@ -27,6 +27,10 @@ rule score:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=PLAN.resource("score", "gpu"),
+        mem_mb=PLAN.resource("score", "mem_mb"),
+        runtime=PLAN.resource("score", "runtime"),
     params:
         code=PLAN.score_code,
     message:

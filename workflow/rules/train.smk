@@ -35,7 +35,10 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        launch="python",
+        gpu=PLAN.resource("train", "gpu"),
+        mem_mb=PLAN.resource("train", "mem_mb"),
+        runtime=PLAN.resource("train", "runtime"),
+        launch=PLAN.resource("train", "launch"),
     params:
         checkpoints=f"{PLAN.results}/checkpoints",
     message:

@@ -1,0 +1,42 @@
+"""FLUX.1 of any size with random weights, built in memory: for measuring what an iteration costs.
+
+`path` is an outline (see `_random.py`), such as config/outlines/flux_dev, which has FLUX.1-dev's own configs.
+"""
+
+from collections.abc import Callable
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+from mixgrpo.config import LoraConfig, ModelConfig
+from mixgrpo.models import Outline, _random
+from mixgrpo.models import _diffusers as common
+from mixgrpo.models._outline import outline_at
+from mixgrpo.models.flux import FluxPolicy
+from mixgrpo.records import Conditioning
+
+
+def load(
+    config: ModelConfig,
+    device: torch.device,
+    lora: LoraConfig | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> FluxPolicy:
+    """Transformer and VAE of the outline, on `device`. dtype: of frozen weights."""
+    path = _random.find_outline(config)
+    network = _random.build(FluxTransformer2DModel, path / "transformer", device, dtype)
+    if lora is not None:
+        common.add_lora(network, lora)
+    vae = _random.build(AutoencoderKL, path / "vae", device, torch.float32)
+    return FluxPolicy(network.to(device), common.frozen_vae(vae), config, base=_random.BASE)
+
+
+def outline(config: ModelConfig, lora: LoraConfig | None = None) -> Outline:
+    """The model without its weights."""
+    return outline_at(_random.find_outline(config), config, FluxTransformer2DModel, lora)
+
+
+def text_encoder(config: ModelConfig, device: torch.device) -> Callable[[list[str]], Conditioning]:
+    """Random embeddings: no text encoder, nothing on `device`."""
+    return _random.random_encoder(config)
