@@ -207,8 +207,8 @@ def describe(
 def scores_beside(folder: Path) -> Path:
     """Where the scores of a folder go unless --output says otherwise.
 
-    >>> scores_beside(Path("/tmp/pictures"))
-    PosixPath('/tmp/pictures.scores.csv')
+    >>> scores_beside(Path("pictures")).name
+    'pictures.scores.csv'
     """
     folder = folder.resolve()
     return folder.with_name(f"{folder.name}.scores.csv")

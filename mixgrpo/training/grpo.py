@@ -105,12 +105,9 @@ def accumulate_gradients(
     """
     total = mask[images].sum()
     sums: dict[str, Tensor] = {}
+    size, merge = rollout.group_size, rollout.plan.sharing
     batches = batches_of_pairs(
-        images,
-        mask,
-        group_size=rollout.group_size,
-        merge_first=rollout.plan.sharing,
-        micro_batch=micro_batch,
+        images, mask, group_size=size, merge_first=merge, micro_batch=micro_batch
     )
     for pairs, counts in passes(list(batches)):
         share = len(pairs.images) / total * counts

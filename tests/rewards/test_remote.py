@@ -1,4 +1,7 @@
-"""A reward scored by another process: the same numbers, and what goes wrong is said on this side."""
+"""A reward scored by another process: the same numbers, and what goes wrong is said on this side.
+
+Longer than 300 lines: one scripted server, and everything that it can do wrong.
+"""
 
 import contextlib
 import http.client

@@ -1,6 +1,8 @@
 """Several processes train what one does: prompts are dealt out, groups stay whole, gradients are averaged.
 
 Real processes on this machine, which talk by gloo; with GPUs the same code talks by NCCL.
+
+Longer than 300 lines: the processes of all tests are started and compared by the same few functions.
 """
 
 import json
