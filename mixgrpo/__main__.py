@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mixgrpo.errors import UserError
+from mixgrpo.errors import Stopped, UserError
 from mixgrpo.imports import import_module
 from mixgrpo.provenance import planned_code
 
@@ -129,7 +129,7 @@ def stage_of(verb: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; 1 and a message on stderr for what a person can mend, 130 when interrupted."""
+    """Run one verb; 1 and a message on stderr for what a person can mend, 130 when interrupted, 75 when stopped."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     arguments = vars(parser().parse_args(argv))
     verb, planned = arguments.pop("verb"), arguments.pop("code")
@@ -141,6 +141,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"mixgrpo {verb}: error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"mixgrpo {verb}: {stopped}", file=sys.stderr)
+        return os.EX_TEMPFAIL  # 75: "try again later"
     except KeyboardInterrupt:
         print(
             f"mixgrpo {verb}: interrupted; run it again and it goes on from here.", file=sys.stderr

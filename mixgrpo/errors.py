@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class RewardError(UserError):
     """A reward model failed or returned something that is not a finite score per image."""
+
+
+class Stopped(Exception):  # noqa: N818 -- no error
+    """Asked to end (SIGTERM) and ended in good order: nothing is lost, and the same command goes on from there."""

@@ -1,10 +1,8 @@
-"""Files that are either whole or absent: atomic writes, fingerprints, locks."""
+"""Files that are either whole or absent: atomic writes, fingerprints."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,16 +69,3 @@ def fingerprint(path: Path) -> str:
         else:
             digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold the lock file for this process; wait, with a word on stderr, while another one holds it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.stderr.write(f"{lock}: another process does this work; waiting for it to end.\n")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -21,6 +21,7 @@ PLAIN = {"errors", "config", "records", "files", "provenance", "prompts", "impor
     "scorefiles",
     "published_prompts",
     "devices",
+    "locks",
 }
 ALLOWED = {
     "mixgrpo": set(),
@@ -29,6 +30,7 @@ ALLOWED = {
     "hub": {"errors"},
     "config": {"errors"},
     "files": {"errors"},
+    "locks": {"errors"},
     "provenance": set(),
     "prompts": {"errors", "files", "records"},
     "imagesets": {"errors", "files"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixgrpo.errors import UserError
-from mixgrpo.files import locked
+from mixgrpo.locks import locked
 from mixgrpo.prompts import (
     prompt_id,
     read_embeddings,
@@ -84,7 +84,7 @@ def test_the_stage_refuses_what_it_does_not_know(tmp_path: Path, change: dict, m
 HOLD = """
 import sys, time
 from pathlib import Path
-from mixgrpo.files import locked
+from mixgrpo.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(1)

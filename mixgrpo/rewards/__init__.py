@@ -2,8 +2,8 @@
 
 A file that starts with _ is what several rewards share. `load` of a reward file takes the path of its weights, the
 device, and the reward's options as keyword-only arguments. A reward may also have `facts`, what a score file says
-of it: version, checkpoint, sha256, scale, backend; and a `cache`, a dict of what it knows of prompts, which may be
-cleared at any time.
+of it: version, checkpoint, sha256, scale, backend. What it remembers of prompts must not change a score, not by a bit:
+a training that is resumed begins without it.
 
 With models/ and tiny/ the only place that imports transformers. May import tiny, config, errors; never
 models.
@@ -86,15 +86,9 @@ class CheckedReward:
         """Score of one grey image, so that what is wrong shows before training starts. UserError says what is."""
         grey = torch.full((1, 3, resolution, resolution), 0.5)
         try:
-            score = self.score(grey, [prompt]).item()
+            return self.score(grey, [prompt]).item()
         except UserError as error:
             raise type(error)(f"a grey picture, tried before the start: {error}") from None
-        cache = getattr(self.reward, "cache", None)
-        if (
-            cache
-        ):  # prompts are to be embedded in the same batches, to the last bit, as without a probe
-            cache.clear()
-        return score
 
     def _scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         try:

@@ -86,6 +86,7 @@ def read_preprocessing(directory: Path) -> Preprocessing:
 class Towers(Protocol):
     """The two networks of a CLIP."""
 
+    model: torch.nn.Module
     device: torch.device
     dtype: torch.dtype
 
@@ -142,6 +143,11 @@ class ClipReward:
         self._facts = facts
 
     @property
+    def modules(self) -> list[torch.nn.Module]:
+        """The networks that have its weights."""
+        return [self.towers.model]
+
+    @property
     def facts(self) -> dict[str, str]:
         """What a score file says: version, scale, backend, checkpoint, sha256, dtype."""
         return {
@@ -164,18 +170,20 @@ class ClipReward:
         return functional.normalize(self.towers.image(pixels.to(self.towers.dtype)).float(), dim=-1)
 
     def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """Unit vectors (B, D) in fp32."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.cache]
-        if len(self.cache) + len(new) > MAX_CACHED_PROMPTS:
+        """Unit vectors (B, D) in fp32.
+
+        Each prompt goes through the network alone: in a batch, what it is batched with changes the last bit, and with
+        what is known already that would be another batch after a training has been resumed.
+        """
+        if len(self.cache) + len(set(prompts) - self.cache.keys()) > MAX_CACHED_PROMPTS:
             self.cache.clear()
-            new = list(dict.fromkeys(prompts))
-        for start in range(0, len(new), BATCH):
-            part = new[start : start + BATCH]
-            self.cache |= zip(part, self._embed(part), strict=True)
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self.cache:
+                self.cache[prompt] = self._embed(prompt)
         return torch.stack([self.cache[prompt] for prompt in prompts])
 
-    def _embed(self, prompts: list[str]) -> Tensor:
-        return functional.normalize(self.towers.text(prompts).float(), dim=-1)
+    def _embed(self, prompt: str) -> Tensor:
+        return functional.normalize(self.towers.text([prompt]).float(), dim=-1).squeeze(0)
 
 
 def padded(tokenizer: PreTrainedTokenizerBase, length: int) -> Tokenize:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mixgrpo.config import ModelConfig
 from mixgrpo.devices import own_device
 from mixgrpo.errors import UserError
-from mixgrpo.files import locked
+from mixgrpo.locks import locked
 from mixgrpo.models import TextEncoder, base_fingerprint, load_text_encoder
 from mixgrpo.prompts import join_embeddings, read_prompts, write_embeddings
 from mixgrpo.provenance import digest

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mixgrpo.config import read_settings
 from mixgrpo.errors import UserError
-from mixgrpo.files import locked
+from mixgrpo.locks import locked
 from mixgrpo.models import export
 
 

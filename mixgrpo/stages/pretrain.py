@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from mixgrpo.errors import UserError
-from mixgrpo.files import locked
+from mixgrpo.locks import locked
 from mixgrpo.tiny.config import PretrainConfig, read_pretrain_config
 
 COMPONENTS = {

@@ -51,6 +51,16 @@ def buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
+def refuse_too_few_gpus(num_processes: int) -> None:
+    """UserError when processes would have to share a GPU."""
+    num_gpus = torch.cuda.device_count()
+    if torch.cuda.is_available() and num_gpus < num_processes:
+        raise UserError(
+            f"{num_processes} processes were started on this machine, which has {num_gpus} GPUs, and each takes one. "
+            "Train on more machines (docs/slurm.md), or choose a preset for fewer GPUs, such as reduced."
+        )
+
+
 class Distributed:
     """This process among all that train together; `torchrun` or `accelerate launch` starts several."""
 
@@ -61,6 +71,8 @@ class Distributed:
         tracker: str | None = None,
         project_dir: Path | None = None,
     ) -> None:
+        """UserError when this machine has GPUs, but fewer than processes were started on it."""
+        refuse_too_few_gpus(self.processes_here)
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),  # else several CPU processes do not find each other
             mixed_precision=precision,
@@ -179,6 +191,10 @@ class Distributed:
         mean = (rows[:, :1] * rows[:, 1:]).sum(0).tolist()
         largest = rows[:, 1:].amax(0).tolist()
         return {name: largest[k] if name in maxima else mean[k] for k, name in enumerate(metrics)}
+
+    def any(self, fact: bool) -> bool:
+        """Whether it holds in some process; all must ask."""
+        return self._most(int(fact)) > 0
 
     def _most(self, number: int) -> int:
         if self.world_size == 1:

@@ -89,10 +89,24 @@ def test_each_prompt_is_embedded_once(
     reward = load_clip("tiny_hps", Path(str(weights["tiny_hps"])), CPU, version="tiny world")
     embedded: list[str] = []
     embed = reward._embed
-    monkeypatch.setattr(reward, "_embed", lambda texts: embedded.extend(texts) or embed(texts))
+    monkeypatch.setattr(reward, "_embed", lambda text: embedded.append(text) or embed(text))
     reward.score(images, [PROMPTS[0]] * 4 + [PROMPTS[1]] * 2)
     reward.score(images, PROMPTS[:2] * 3)
     assert sorted(embedded) == sorted(PROMPTS[:2])
+
+
+def test_what_was_scored_before_changes_no_bit(
+    weights: dict[str, str | None], images: torch.Tensor
+):
+    """A training that is resumed begins with an empty cache."""
+    rewards = [
+        load_clip("tiny_hps", Path(str(weights["tiny_hps"])), CPU, version="tiny world")
+        for _ in range(2)
+    ]
+    for number in range(1, len(PROMPTS)):
+        rewards[0].score(images[:number], PROMPTS[:number])
+    scores = [reward.score(images, PROMPTS) for reward in rewards]
+    assert torch.equal(*scores)
 
 
 def test_the_cache_stays_small_and_right(

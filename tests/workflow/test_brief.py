@@ -99,3 +99,27 @@ def test_a_long_job_says_how_far_it_is_and_leaves_no_trace(handler, tmp_path, ca
     assert "    0/180  Training mixgrpo, seed 0: 23 of 60 iterations, about 0 s left" in said
     assert "    1/180  Training mixgrpo, seed 0: done in 1 s" in said or "done in 0 s" in said
     assert not list((tmp_path / "logs/running").iterdir())
+
+
+def test_of_many_processes_the_first_to_fail_is_shown(handler, tmp_path, capsys):
+    """srun's labels first; one process fails, all others lose it, and the launchers write boxes."""
+    log, submission = tmp_path / "train.log", tmp_path / "12.log"
+    cause = "1: [rank3]: ValueError: reward of batch 7 is NaN"
+    log.write_text("\n".join(["0: starting", cause, *(f"0: lost a peer {n}" for n in range(40))]))
+    submission.write_text("of no interest\n")
+    handler.emit(
+        event(LogEvent.JOB_ERROR, jobid=1, rule_name="train", log=[str(log), str(submission)])
+    )
+    told = capsys.readouterr().err
+    assert cause in told
+    assert "lost a peer 39" in told
+    assert "lost a peer 3\n" not in told
+    assert "of no interest" not in told
+    assert str(submission) in told
+
+
+def test_a_job_that_wrote_no_log_shows_that_of_its_submission(handler, tmp_path, capsys):
+    (tmp_path / "12.log").write_text("the node lost its disk\n")
+    logs = [str(tmp_path / "train.log"), str(tmp_path / "12.log")]
+    handler.emit(event(LogEvent.JOB_ERROR, jobid=1, rule_name="train", log=logs))
+    assert "the node lost its disk" in capsys.readouterr().err

@@ -4,6 +4,7 @@ A logger plugin, found by its module name: `PYTHONPATH=workflow/plugins snakemak
 """
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -33,18 +34,25 @@ CHATTER = (
     "Assuming unrestricted",
     "Building DAG",
     "At least one job",
+    "Cleaning up SLURM log",
     "Complete log",
     "Conda environments",
     "Elapsed time",
     "Exiting because",
+    "No SLURM account given",
+    "No account was given",
     "Provided cores",
     "RuleException",
     "Rules claiming",
+    "SLURM run ID",
     "Select jobs",
+    "Unable to guess SLURM account",
     "Using shell",
     "Using workflow specific profile",
 )
 """How messages start that tell a newcomer nothing."""
+CAUSE = re.compile(r"mixgrpo [\w-]+: (error|stopped)|^(\S+ )*\w*(Error|Exception): ")
+NO_LOG = ["(no log)"]
 
 
 @dataclass
@@ -172,8 +180,12 @@ class LogHandler(LogHandlerBase):
         """A job failed: its own words, which end its log, and where to find all of them."""
         job = self.running.pop(record.jobid, None)
         self.say(f"{clock()}    FAILED  {job.message if job else f'rule {record.rule_name}'}")
-        for log in record.log:
-            self.say("\n".join(f"    {line}" for line in tail(Path(log))))
+        told = False
+        for log in map(Path, record.log):  # the job's own; on a cluster then that of its submission
+            lines = read(log)
+            if not told:
+                told = lines != NO_LOG
+                self.say("\n".join(f"    {line}" for line in telling(lines)))
             self.say(f"    All of it: {log}")
 
     def say(self, text: str) -> None:
@@ -187,10 +199,17 @@ def clock() -> str:
     return time.strftime("%H:%M:%S")
 
 
-def tail(log: Path, num_lines: int = 20) -> list[str]:
-    """The last lines of a log, of a progress bar its last state."""
+def read(log: Path) -> list[str]:
+    """The lines of a log, of a progress bar its last state."""
     try:
         lines = log.read_text(errors="replace").rstrip().split("\n")
     except OSError:
-        return ["(no log)"]
-    return [line.rstrip("\r").rpartition("\r")[2] for line in lines[-num_lines:]]
+        return NO_LOG
+    return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+
+
+def telling(lines: list[str], num_lines: int = 20) -> list[str]:
+    """The last lines, and above them the first that names a cause: of many processes the others fail later."""
+    cause = next((line for line in lines if CAUSE.search(line)), None)
+    last = lines[-num_lines:]
+    return last if cause is None or cause in last else [cause, "...", *last]
