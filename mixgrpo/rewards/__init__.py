@@ -3,7 +3,7 @@
 A file that starts with _ is what several rewards share. `load` of a reward file takes the path of its weights, the
 device, and the reward's options as keyword-only arguments. A reward may also have `facts`, what a score file says
 of it: version, checkpoint, sha256, scale, backend. What it remembers of prompts must not change a score, not by a bit:
-a training that is resumed begins without it.
+a training that is resumed begins without it. One with `modules`, the networks that have its weights, can be offloaded.
 
 With models/ and tiny/ the only place that imports transformers. May import tiny, config, errors; never
 models.
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mixgrpo.errors import RewardError, UserError
 from mixgrpo.imports import import_module
-from mixgrpo.rewards._placement import device_at, is_url, read_placement, same_device
+from mixgrpo.rewards._offload import Offloaded
+from mixgrpo.rewards._placement import OFFLOAD, device_at, is_url, read_placement, same_device
 
 Options = Mapping[str, str | int | float | bool]
 
@@ -38,16 +39,30 @@ class Reward(Protocol):
 class CheckedReward:
     """A reward that stops the run instead of handing on something that is not a score per image."""
 
-    def __init__(self, name: str, reward: Reward, *, elsewhere: bool = False):
+    def __init__(
+        self,
+        name: str,
+        reward: Reward,
+        *,
+        elsewhere: bool = False,
+        options: Options | None = None,
+    ):
         self.name = name
         self.reward = reward
         self.elsewhere = elsewhere
         """It runs on another device or in another process, so others can score meanwhile."""
+        self.options = dict(options or {})
+        """What it was loaded with, defaults included."""
 
     @property
     def facts(self) -> dict[str, str]:
         """What a score file says of it; empty for a reward that says nothing."""
         return dict(getattr(self.reward, "facts", {}))
+
+    @property
+    def visiting_bytes(self) -> int:
+        """Memory that it takes of the training device only while it scores."""
+        return getattr(self.reward, "visiting_bytes", 0)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """As `Reward.score`. RewardError when the lengths differ or a score is missing or not finite."""
@@ -130,8 +145,9 @@ def load_reward(
 ) -> CheckedReward:
     """The reward `name` with its weights from `path`, on `device`, its scores checked.
 
-    options: keyword-only arguments of its `load`; UserError lists those there are. place: another device, or the
-    URL of the process that scores instead (and has the weights; `path` is not looked at), as `placement` says.
+    options: keyword-only arguments of its `load`; UserError lists those there are. place: another device, the
+    URL of the process that scores instead (and has the weights; `path` is not looked at), or OFFLOAD, as `placement`
+    says.
     """
     load = module_of(name).load
     takes_url = "url" in inspect.signature(load).parameters
@@ -141,13 +157,17 @@ def load_reward(
             from mixgrpo.rewards._remote import RemoteReward
 
             check_options(name, load, given)
-            return CheckedReward(name, RemoteReward(name, str(place)), elsewhere=True)
+            return CheckedReward(name, RemoteReward(name, str(place), given), elsewhere=True)
         given["url"] = str(place)
     check_options(name, load, given)
-    own = device if place is None or is_url(place) else device_at(name, place)
+    beside = place in (None, OFFLOAD) or is_url(place)
+    own = device if beside else device_at(name, str(place))
     reward = load(path, own, **given)
     return CheckedReward(
-        name, reward, elsewhere=takes_url or not same_device(own, torch.device(device))
+        name,
+        Offloaded(name, reward, own) if place == OFFLOAD else reward,
+        elsewhere=takes_url or not same_device(own, torch.device(device)),
+        options=default_options(load) | given,
     )
 
 
@@ -160,6 +180,13 @@ def option_kinds(load: Any) -> dict[str, Any]:
     """Type of each option that a reward's `load` takes, by name."""
     parameters = inspect.signature(load, eval_str=True).parameters.values()
     return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def default_options(load: Any) -> dict[str, Any]:
+    """Value of each option that has one by default."""
+    parameters = inspect.signature(load).parameters.values()
+    options = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+    return {p.name: p.default for p in options}
 
 
 def check_options(name: str, load: Any, options: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
-"""Where each reward runs: beside the policy, on another device of this machine, or in a process of its own.
+"""Where each reward runs: beside the policy, there with its weights away in between, on another device of this machine,
+or in a process of its own.
 
     MIXGRPO_REWARDS="pick_score=cuda:1 hps_v2_1=http://127.0.0.1:8801" python -m mixgrpo train ...
 
-A URL is that of `python -m mixgrpo serve-reward`, or of the model server, for a reward that is a client of one.
+A URL is that of `python -m mixgrpo serve-reward`, or of the model server, for a reward that is a client of one. With
+`pick_score=offload` it is beside the policy while it scores, and its weights wait in host memory.
 What a run computes does not depend on it, so it is no part of the settings.
 """
 
@@ -16,11 +18,12 @@ from mixgrpo.errors import UserError
 
 VARIABLE = "MIXGRPO_REWARDS"
 EXAMPLE = f'{VARIABLE}="pick_score=cuda:1 hps_v2_1=http://127.0.0.1:8801"'
+OFFLOAD = "offload"
 DEVICE = re.compile(r"cpu|mps|(cuda|xpu)(:[0-9]+)?")
 
 
 def read_placement(known: Collection[str]) -> dict[str, str]:
-    """Device or URL of each reward that the environment variable places. known: names of all rewards."""
+    """Device, OFFLOAD or URL of each reward that the environment variable places. known: names of all rewards."""
     return parse_placement(os.environ.get(VARIABLE, ""), known)
 
 
@@ -38,9 +41,9 @@ def parse_placement(text: str, known: Collection[str]) -> dict[str, str]:
             raise UserError(f"{VARIABLE}: {name!r} in {entry!r} is no reward. There are: {names}.")
         if name in places:
             raise UserError(f"{VARIABLE}: {name} stands there twice. Keep one of them.")
-        if not is_url(place) and not DEVICE.fullmatch(place):
+        if not is_url(place) and place != OFFLOAD and not DEVICE.fullmatch(place):
             raise UserError(
-                f"{VARIABLE}: {name} is placed at {place!r}, wanted a device or a URL, as in {EXAMPLE}."
+                f"{VARIABLE}: {name} is placed at {place!r}, wanted a device, {OFFLOAD} or a URL, as in {EXAMPLE}."
             )
         places[name] = place.rstrip("/")
     return places

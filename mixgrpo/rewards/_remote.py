@@ -1,12 +1,12 @@
 """A reward that another process computes: the client of `python -m mixgrpo serve-reward`, and what both say.
 
-GET /facts -> {"rewards": {name: facts}}. POST /score/{name}, a safetensors body with images (B, 3, H, W) in fp32
-and the prompts as UTF-8 of a JSON list -> {"scores": [B numbers]}, or {"error": message}. Images travel as they
-are, not as PNG or JPEG, so scores are those of the same reward in this process.
+GET /facts -> {"rewards": {name: facts}, "options": {name: options}}. POST /score/{name}, a safetensors body with
+images (B, 3, H, W) in fp32 and the prompts as UTF-8 of a JSON list -> {"scores": [B numbers]}, or {"error":
+message}. Images travel as they are, not as PNG or JPEG, so scores are those of the same reward in this process.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,13 +55,22 @@ def unpack(body: bytes) -> tuple[Tensor, list[str]]:
 class RemoteReward:
     """Reward `name` of the reward server at `url`; the constructor asks what is served there.
 
-    UserError: no server, one of another kind, or one without this reward.
+    options: that its server must have been started with.
+    UserError: no server, one of another kind, one without this reward, or with other options.
     """
 
-    def __init__(self, name: str, url: str, *, timeout: float = TIMEOUT, tries: int = TRIES):
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        tries: int = TRIES,
+    ):
         self.name = name
         self.server = Server(url=server_url(url, name=name), timeout=timeout, tries=tries)
-        self.facts: dict[str, str] = self._facts()
+        self.facts: dict[str, str] = self._facts(options or {})
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """(B, 3, H, W) in [0, 1] and B prompts -> (B,). RewardError with what the server said."""
@@ -90,7 +99,7 @@ class RemoteReward:
                 f"reward {self.name} at {self.server.url}: {error}. {self._remedy(error)}"
             ) from None
 
-    def _facts(self) -> dict[str, str]:
+    def _facts(self, options: Mapping[str, Any]) -> dict[str, str]:
         try:
             reply: Any = self.server.ask(lambda: self.server.request("/facts"))
         except RequestError as error:
@@ -107,7 +116,17 @@ class RemoteReward:
             raise UserError(
                 f"reward {self.name}: the server at {self.server.url} has {', '.join(served)}. {self._start()}"
             )
+        self._refuse_other_options(options, reply.get("options", {}).get(self.name, {}))
         return {str(key): str(value) for key, value in served[self.name].items()}
+
+    def _refuse_other_options(self, asked: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+        for option, value in asked.items():
+            if option not in there or there[option] != value:
+                has = f"{there[option]!r}" if option in there else "unknown"
+                raise UserError(
+                    f"reward {self.name}: option {option} is {value!r} here and {has} at {self.server.url}. Start the "
+                    f"server with --option {self.name}.{option}={value}, or change the option here."
+                )
 
     def _start(self) -> str:
         return f"Start one there: python -m mixgrpo serve-reward --reward {self.name}."

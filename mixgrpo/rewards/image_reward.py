@@ -93,6 +93,11 @@ class ImageReward:
         self._facts = facts
 
     @property
+    def modules(self) -> list[nn.Module]:
+        """The networks that have its weights."""
+        return [self.network]
+
+    @property
     def facts(self) -> dict[str, str]:
         """What a score file says of it. The first time it reads all of the checkpoint, for its checksum."""
         return self._facts()

@@ -24,6 +24,7 @@ class TinyUnified:
 
     def __init__(self, judge: Judge, device: torch.device):
         self.judge = judge
+        self.modules = [judge]
         self.device = device
 
     @torch.no_grad()

@@ -28,6 +28,7 @@ class RandomTowers:
 
     def __init__(self, towers: Sequence[CLIPVisionModelWithProjection]) -> None:
         self.towers = [tower.eval().requires_grad_(False) for tower in towers]
+        self.modules = self.towers
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

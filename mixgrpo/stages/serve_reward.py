@@ -87,7 +87,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/facts":
             self.reply(404, {"error": f"no {self.path} here, wanted /facts or /score/NAME"})
             return
-        self.reply(200, {"rewards": {n: r.facts for n, r in self.server.rewards.items()}})
+        rewards = self.server.rewards
+        facts = {name: reward.facts for name, reward in rewards.items()}
+        self.reply(200, {"rewards": facts, "options": {n: r.options for n, r in rewards.items()}})
 
     def do_POST(self) -> None:
         """Scores of the images in the body."""

@@ -81,7 +81,7 @@ def measure(
                 initial_noise=initial,
                 sde_noise=sde,
                 micro_batch=settings.training.micro_batch,
-                solver=DPMSolver(settings.sampling.solver_order),  # the tail is empty
+                solver=lambda: DPMSolver(settings.sampling.solver_order),  # the tail is empty
             )
         images = policy.decode(rollout.latents)
         spread_P = group_spread(images.view(len(prompts), GROUP_SIZE, *images.shape[1:])).tolist()

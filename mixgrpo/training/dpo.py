@@ -15,14 +15,16 @@ from mixgrpo.config import DpoConfig
 from mixgrpo.models import Policy
 from mixgrpo.records import Conditioning
 from mixgrpo.training.randomness import normal
-from mixgrpo.training.rollout import sample_ode
+from mixgrpo.training.rollout import Finished, groups_at_a_time, sample_ode
 from mixgrpo.training.trainer import Trainer, optimizer_step
 
 
 class DpoIteration:
-    """One iteration on the prompts in `rows`; making it samples."""
+    """One iteration on the prompts in `rows`; making it samples, and says of groups that they are finished."""
 
-    def __init__(self, trainer: Trainer, rows: list[int], iteration: int) -> None:
+    def __init__(
+        self, trainer: Trainer, rows: list[int], iteration: int, finished: Finished | None = None
+    ) -> None:
         assert trainer.settings.dpo is not None
         assert trainer.base is not None
         self.trainer, self.rows, self.iteration = trainer, rows, iteration
@@ -32,22 +34,31 @@ class DpoIteration:
             copy_trained(trainer.distributed.unwrap(trainer.policy.network), self.reference.network)
         self.cond = trainer.cond.take(torch.tensor(rows)).to(trainer.distributed.device)
         settings = trainer.settings
-        sigmas = SCHEDULES[settings.model.schedule](
+        self.sigmas = SCHEDULES[settings.model.schedule](
             settings.sampling.num_steps, settings.sampling.shift
         )
-        self.num_steps = len(sigmas) - 1
-        group_size = settings.training.group_size
         sampler = self.reference if self.config.pairs == "offline" else trainer.policy
         evaluated = sampler.num_evaluations
-        self.latents = sample_ode(
-            sampler,
-            self.cond.repeat_interleave(group_size),
-            sigmas,
-            torch.cat([self.noise(row, group_size) for row in rows]),
-            micro_batch=settings.training.micro_batch,
-        )
+        self.latents = self.sample(sampler, finished)
         if sampler is not trainer.policy:
             trainer.policy.num_evaluations += sampler.num_evaluations - evaluated
+
+    def sample(self, sampler: Policy, finished: Finished | None) -> Tensor:
+        """Final samples (B, ...) of all groups, prompt-major."""
+        training = self.trainer.settings.training
+        parts = []
+        for prompts in groups_at_a_time(len(self.rows), training.group_size, training.micro_batch):
+            latents = sample_ode(
+                sampler,
+                self.cond.take(torch.tensor(prompts)).repeat_interleave(training.group_size),
+                self.sigmas,
+                torch.cat([self.noise(self.rows[p], training.group_size) for p in prompts]),
+                micro_batch=training.micro_batch,
+            )
+            if finished is not None:
+                finished(prompts, latents)
+            parts.append(latents)
+        return torch.cat(parts)
 
     def refreshes(self, iteration: int) -> bool:
         """Whether the reference becomes the policy before this iteration, on the paper's clock."""
@@ -71,7 +82,7 @@ class DpoIteration:
     @property
     def facts(self) -> dict[str, float]:
         """Metrics of the sampling."""
-        return {"window_start": 0, "window_size": 0, "rollout_nfe": float(self.num_steps)}
+        return {"window_start": 0, "window_size": 0, "rollout_nfe": len(self.sigmas) - 1.0}
 
     def optimise(self, advantages_PG: Tensor) -> dict[str, float]:
         """`num_updates` optimizer updates, each at its share of the noise levels; means of their metrics."""

@@ -9,24 +9,28 @@ from torch import Tensor
 from mixgrpo.algorithm.dpm import DPMSolver
 from mixgrpo.training.grpo import accumulate_gradients, images_of_update, trained_steps
 from mixgrpo.training.randomness import seeded
-from mixgrpo.training.rollout import Plan, Rollout, collect, plan_rollout, rollout_noise
+from mixgrpo.training.rollout import (
+    Finished,
+    Plan,
+    Rollout,
+    collect,
+    plan_rollout,
+    rollout_noise,
+)
 from mixgrpo.training.trainer import Trainer, optimizer_step, window_of
 
 
 class GrpoIteration:
-    """One iteration on the prompts in `rows`; making it samples."""
+    """One iteration on the prompts in `rows`; making it samples, and says of groups that they are finished."""
 
-    def __init__(self, trainer: Trainer, rows: list[int], iteration: int) -> None:
+    def __init__(
+        self, trainer: Trainer, rows: list[int], iteration: int, finished: Finished | None = None
+    ) -> None:
         self.trainer, self.rows, self.iteration = trainer, rows, iteration
         settings = trainer.settings
         window = window_of(settings, iteration)
         self.plan = plan_rollout(settings.sampling, window, settings.model.schedule)
-        self.rollout = sample(trainer, self.plan, rows, iteration)
-
-    @property
-    def latents(self) -> Tensor:
-        """(B, ...) final samples, prompt-major."""
-        return self.rollout.latents
+        self.rollout = sample(trainer, self.plan, rows, iteration, finished)
 
     @property
     def facts(self) -> dict[str, float]:
@@ -84,7 +88,9 @@ class GrpoIteration:
         return trained_steps(settings.trained_steps, num_sde_steps, generators=generators)
 
 
-def sample(trainer: Trainer, plan: Plan, rows: list[int], iteration: int) -> Rollout:
+def sample(
+    trainer: Trainer, plan: Plan, rows: list[int], iteration: int, finished: Finished | None = None
+) -> Rollout:
     """Rollout of one group for each prompt in `rows`, with noise that depends on seed, iteration and prompt alone."""
     settings, device = trainer.settings, trainer.distributed.device
     config = settings.training
@@ -104,5 +110,7 @@ def sample(trainer: Trainer, plan: Plan, rows: list[int], iteration: int) -> Rol
         initial_noise=torch.stack([initial for initial, _ in noise]).to(device),
         sde_noise=torch.stack([sde for _, sde in noise], 1).to(device),
         micro_batch=config.micro_batch,
-        solver=DPMSolver(settings.sampling.solver_order, settings.sampling.solver_type),
+        solver=lambda: DPMSolver(settings.sampling.solver_order, settings.sampling.solver_type),
+        finished=finished,
+        as_trained=config.compile,
     )

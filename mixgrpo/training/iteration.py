@@ -1,25 +1,20 @@
 """One iteration of any method: sample groups, score them, turn rewards into advantages, optimise."""
 
-from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from mixgrpo.algorithm.advantage import combine, group_advantages
-from mixgrpo.records import Prompt
 from mixgrpo.training.dpo import DpoIteration
 from mixgrpo.training.grpo_iteration import GrpoIteration
 from mixgrpo.training.metrics import Stopwatch
-from mixgrpo.training.scoring import score_all
+from mixgrpo.training.rollout import Finished
+from mixgrpo.training.scoring import Scoring
 from mixgrpo.training.trainer import Trainer, rows_of_rank
 
 
 class MethodIteration(Protocol):
-    """What a method does in one iteration; making one samples."""
-
-    @property
-    def latents(self) -> Tensor:
-        """(B, ...) final samples of P groups of G, prompt-major."""
+    """What a method does in one iteration; making one samples, and hands over groups as they are finished."""
 
     @property
     def facts(self) -> dict[str, float]:
@@ -29,10 +24,10 @@ class MethodIteration(Protocol):
         """Change the policy and the optimizer; metrics of the updates."""
 
 
-def start(trainer: Trainer, rows: list[int], iteration: int) -> MethodIteration:
+def start(trainer: Trainer, rows: list[int], iteration: int, finished: Finished) -> MethodIteration:
     """The iteration of the method that the settings ask for."""
     method = GrpoIteration if trainer.settings.dpo is None else DpoIteration
-    return method(trainer, rows, iteration)
+    return method(trainer, rows, iteration, finished)
 
 
 def iterate(trainer: Trainer, iteration: int, *, cpu_time: bool = False) -> dict[str, float]:
@@ -43,15 +38,20 @@ def iterate(trainer: Trainer, iteration: int, *, cpu_time: bool = False) -> dict
     """
     watch = Stopwatch(trainer.distributed.device, cpu_time=cpu_time)
     rows = rows_of_rank(trainer, iteration)
+    group_size = trainer.settings.training.group_size
     before = trainer.policy.num_evaluations
-    method = start(trainer, rows, iteration)
-    sampled = trainer.policy.num_evaluations - before
-    images = trainer.policy.decode(method.latents)
-    seconds = {"rollout_seconds": watch.lap()}
+    with Scoring(trainer.rewards, cpu_time=cpu_time) as scoring:
 
-    prompts = [trainer.prompts[row] for row in rows]
-    rewards, of_each = score(trainer, images, prompts, cpu_time=cpu_time)
-    seconds |= {"reward_seconds": watch.lap(), **of_each}
+        def score(prompts: range, latents: Tensor) -> None:
+            texts = [trainer.prompts[rows[p]].text for p in prompts for _ in range(group_size)]
+            scoring.add(trainer.policy.decode(latents), texts)
+
+        method = start(trainer, rows, iteration, score)
+        sampled = trainer.policy.num_evaluations - before
+        seconds = {"rollout_seconds": watch.lap()}
+        scored = scoring.finish()
+        seconds["reward_seconds"] = watch.lap()
+    rewards = {name: one.scores.view(len(rows), group_size) for name, one in scored.items()}
     advantages = combine(
         {name: group_advantages(rewards_PG) for name, rewards_PG in rewards.items()},
         trainer.weights,
@@ -61,26 +61,19 @@ def iterate(trainer: Trainer, iteration: int, *, cpu_time: bool = False) -> dict
     stats = method.optimise(advantages)
     updated = trainer.policy.num_evaluations - before - sampled
     seconds["update_seconds"] = watch.lap()
-    seconds["seconds"] = sum(value for name, value in seconds.items() if "/" not in name)
+    seconds["seconds"] = sum(seconds.values())
+    seconds["reward_wait_seconds"] = scoring.waited
+    for name, one in scored.items():
+        seconds[f"reward_seconds/{name}"] = one.seconds
     for name, rewards_PG in rewards.items():
         stats[f"reward/{name}"] = rewards_PG.mean().item()
         stats[f"reward_group_std/{name}"] = rewards_PG.std(1).mean().item()
+    num_images = len(rows) * group_size
     stats["advantage_abs"] = advantages.abs().mean().item()
     stats["learning_rate"] = trainer.settings.training.learning_rate
-    stats["rollout_evaluations"] = sampled / len(images)
-    stats["update_evaluations"] = updated / len(images)
+    stats["rollout_evaluations"] = sampled / num_images
+    stats["update_evaluations"] = updated / num_images
     means = trainer.distributed.combine(
         stats | seconds, share=trainer.share, maxima=("ratio_deviation", *seconds)
     )
     return {"iteration": iteration, **method.facts, **means}
-
-
-def score(
-    trainer: Trainer, images: Tensor, prompts: Sequence[Prompt], *, cpu_time: bool
-) -> tuple[Mapping[str, Tensor], dict[str, float]]:
-    """Raw rewards (P, G) by name, and the seconds each took; several may have run at the same time."""
-    group_size = trainer.settings.training.group_size
-    texts = [prompt.text for prompt in prompts for _ in range(group_size)]
-    scored = score_all(trainer.rewards, images, texts, cpu_time=cpu_time)
-    rewards = {name: one.scores.view(len(prompts), group_size) for name, one in scored.items()}
-    return rewards, {f"reward_seconds/{name}": one.seconds for name, one in scored.items()}

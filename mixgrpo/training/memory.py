@@ -55,6 +55,8 @@ class Load:
     """What the rewards hold on this device."""
     num_bases: int
     """Frozen networks beside the one in training."""
+    visiting_bytes: int = 0
+    """The largest reward that is on this device only while it scores."""
 
 
 def size_of(network: torch.nn.Module) -> NetworkSize:
@@ -98,6 +100,7 @@ def estimate(
         "activations": activation_bytes(size, load, config) + whole_gradients,
         "decoding": BYTES_OF_PIXEL * min(load.pixels, DECODED_PIXELS),
         "optimizer step": 4 * size.trained // parts,
+        "offloaded reward": load.visiting_bytes,
     }
     largest = max(temporary, key=lambda name: temporary[name])
     name = "whole gradients and activations" if whole_gradients else "activations"
@@ -138,8 +141,8 @@ def advice(found: Mapping[str, int], config: TrainingConfig, *, world_size: int)
         ways.append("Set training.gradient_checkpointing: true (a third more time in updates)")
     if config.micro_batch > 1:
         ways.append(f"lower training.micro_batch ({config.micro_batch})")
-    if found.get("rewards"):
-        ways.append("place rewards elsewhere (MIXGRPO_REWARDS, docs/rewards.md)")
+    if found.get("rewards") or found.get("offloaded reward"):
+        ways.append("offload rewards or place them elsewhere (MIXGRPO_REWARDS, docs/rewards.md)")
     if config.sharding == "none":
         ways.append("set training.sharding: fsdp and start more processes, a GPU each")
     else:
@@ -154,7 +157,8 @@ def advice(found: Mapping[str, int], config: TrainingConfig, *, world_size: int)
 def available_bytes(device: torch.device, processes: int) -> int:
     """Free memory of `device`; of a CPU, the share of each of the `processes` that run on this machine."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     if MEMINFO.exists():
         lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024 // processes

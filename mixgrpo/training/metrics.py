@@ -32,8 +32,9 @@ METRICS = {
     "update_evaluations": "network evaluations per image in the updates, sharing included",
     "seconds": "wall time of the iteration; this and its parts: of the slowest process",
     "rollout_seconds": "of which sampling and decoding",
-    "reward_seconds": "of which scoring, all rewards",
-    "reward_seconds/{name}": "of which scoring by one reward; those that run elsewhere overlap with the others",
+    "reward_seconds": "of which scoring after the last group was sampled, all rewards",
+    "reward_wait_seconds": "of these, waiting for rewards that run elsewhere, with nothing else left to do",
+    "reward_seconds/{name}": "scoring by one reward; those that run elsewhere overlap with sampling and each other",
     "update_seconds": "of which forward, backward and optimizer",
 }
 

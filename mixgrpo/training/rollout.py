@@ -3,9 +3,14 @@
 The images of a group start from one noise and share their window, so until the first SDE step adds its
 noise they are one point: it is evaluated once per prompt and repeated only when the images part. This
 changes no number. `sharing=False` evaluates every image at every step, for tests and benchmarks.
+
+From there on groups are finished one after another, so that rewards elsewhere can score the first while the next are
+sampled. Groups that a batch has in common are finished together: the batches are those of all groups step by step.
 """
 
 import itertools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +29,9 @@ from mixgrpo.config import SamplingConfig
 from mixgrpo.models import Policy
 from mixgrpo.records import Conditioning
 from mixgrpo.training.randomness import normal
+
+Finished = Callable[[range, Tensor], None]
+"""Is told of groups that are sampled: positions of their prompts, and their final samples, prompt-major."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,18 @@ def rollout_noise(
     return initial, normal((num_steps, group_size, *shape), *purpose, "sde")
 
 
+def groups_at_a_time(num_prompts: int, group_size: int, micro_batch: int) -> list[range]:
+    """The prompts in the fewest parts at a time such that no batch of `micro_batch` images has two parts in it.
+
+    >>> groups_at_a_time(3, group_size=12, micro_batch=3)
+    [range(0, 1), range(1, 2), range(2, 3)]
+    >>> groups_at_a_time(3, group_size=12, micro_batch=24)
+    [range(0, 2), range(2, 3)]
+    """
+    size = math.lcm(group_size, micro_batch) // group_size
+    return [range(i, min(i + size, num_prompts)) for i in range(0, num_prompts, size)]
+
+
 @torch.no_grad()
 def collect(
     policy: Policy,
@@ -96,25 +116,80 @@ def collect(
     initial_noise: Tensor,
     sde_noise: Tensor,
     micro_batch: int,
-    solver: DPMSolver,
+    solver: Callable[[], DPMSolver],
+    finished: Finished | None = None,
+    as_trained: bool = False,
 ) -> Rollout:
-    """Sample G images for each of P prompts.
+    """Sample G images for each of P prompts: what groups share for all at once, then groups one after another.
 
     initial_noise (P, ...): the start of each group. sde_noise (S, P, G, ...): what each SDE step adds.
     micro_batch: images per network evaluation; the update uses the same, so that the ratio starts at
-    exactly 1. solver: a fresh DPM-Solver++ for the tail.
+    exactly 1. solver: makes a DPM-Solver++ for a tail. finished: told of groups as soon as they are there.
+    as_trained: evaluate SDE steps as the update does, ready for gradients that nobody asks for: a compiled network has
+    other graphs, with other rounding, where there are none.
     """
-    group_size = sde_noise.shape[2]
-    x, cond_of_x = initial_noise, cond
+    num_prompts, group_size = sde_noise.shape[1:3]
+    x, cond_of_x, step = initial_noise, cond, plan.sde_steps.start
     if not plan.sharing:
         x, cond_of_x = x.repeat_interleave(group_size, 0), cond.repeat_interleave(group_size)
+        step = 0
+    for i in range(step):
+        v = velocity_in_parts(policy, x, plan.sigmas[i], cond_of_x, micro_batch)
+        x = ode_step(x, v, plan.sigmas[i], plan.sigmas[i + 1])
+    with torch.set_grad_enabled(as_trained and step in plan.sde_steps):
+        v = velocity_in_parts(policy, x, plan.sigmas[step], cond_of_x, micro_batch).detach()
+    if plan.sharing:  # from here on the images of a group differ
+        x, v = x.repeat_interleave(group_size, 0), v.repeat_interleave(group_size, 0)
+    parts = []
+    for prompts in groups_at_a_time(num_prompts, group_size, micro_batch):
+        images = slice(prompts.start * group_size, prompts.stop * group_size)
+        part = finish_groups(
+            policy,
+            cond.take(torch.tensor(prompts)),
+            plan,
+            x[images],
+            v[images],
+            step=step,
+            sde_noise=sde_noise[:, prompts.start : prompts.stop],
+            micro_batch=micro_batch,
+            solver=solver(),
+            as_trained=as_trained,
+        )
+        if finished is not None:
+            finished(prompts, part.latents)
+        parts.append(part)
+    return Rollout(
+        plan=plan,
+        trajectory=torch.cat([part.trajectory for part in parts], 1),
+        log_prob=torch.cat([part.log_prob for part in parts], 1),
+        latents=torch.cat([part.latents for part in parts]),
+        cond=cond,
+        group_size=group_size,
+    )
+
+
+def finish_groups(
+    policy: Policy,
+    cond: Conditioning,
+    plan: Plan,
+    x: Tensor,
+    v: Tensor,
+    *,
+    step: int,
+    sde_noise: Tensor,
+    micro_batch: int,
+    solver: DPMSolver,
+    as_trained: bool,
+) -> Rollout:
+    """Carry groups on to their images from `step`, where samples x (B, ...) have velocity v."""
+    group_size = sde_noise.shape[2]
+    cond_of_x = cond.repeat_interleave(group_size)
     trajectory, log_probs = [], []
-    for i in range(len(plan.sigmas) - 1):
+    for i in range(step, len(plan.sigmas) - 1):
         sigma, sigma_next = plan.sigmas[i], plan.sigmas[i + 1]
-        v = velocity_in_parts(policy, x, sigma, cond_of_x, micro_batch)
-        if i == plan.sde_steps.start and plan.sharing:  # from here on the images of a group differ
-            x, v = x.repeat_interleave(group_size, 0), v.repeat_interleave(group_size, 0)
-            cond_of_x = cond.repeat_interleave(group_size)
+        if i > step:
+            with torch.set_grad_enabled(as_trained and i in plan.sde_steps):
+                v = velocity_in_parts(policy, x, sigma, cond_of_x, micro_batch).detach()
         if i in plan.sde_steps:
             k = i - plan.sde_steps.start
             mean, std = sde_transition(x, v, sigma, sigma_next, plan.noise_scales[k])
@@ -155,4 +230,5 @@ def velocity_in_parts(
     if len(x) <= micro_batch:
         return policy.velocity(x, sigma, cond)
     parts = torch.arange(len(x), device=x.device).split(micro_batch)
-    return torch.cat([policy.velocity(x[part], sigma, cond.take(part)) for part in parts])
+    found = (policy.velocity(x[part], sigma, cond.take(part)).detach() for part in parts)
+    return torch.cat(list(found))

@@ -2,13 +2,14 @@
 
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mixgrpo.config import Settings
 from mixgrpo.errors import UserError
 from mixgrpo.prompts import Embeddings, read_prompts
+from mixgrpo.rewards import CheckedReward
 from mixgrpo.training.distributed import Distributed
 from mixgrpo.training.memory import available_bytes
 from mixgrpo.training.trainer import (
@@ -42,7 +43,7 @@ def load_alike(
     some = next(iter(configs.values()))
     judges = load_rewards(some, distributed.device)
     cond = Embeddings(embeddings, read_prompts(prompts))
-    fitting = as_they_fit(configs, distributed, cond, free)
+    fitting = as_they_fit(configs, distributed, cond, free, judges)
     widest = max(fitting.values(), key=needs_base)  # with the frozen network, if any cell has one
     one = load_trainer(
         widest,
@@ -60,7 +61,11 @@ def load_alike(
 
 
 def as_they_fit(
-    configs: Mapping[str, Settings], distributed: Distributed, cond: Embeddings, free: int
+    configs: Mapping[str, Settings],
+    distributed: Distributed,
+    cond: Embeddings,
+    free: int,
+    rewards: Sequence[CheckedReward],
 ) -> dict[str, Settings]:
     """The cells with as many images at a time as fit; only if one is too many, with checkpointing.
 
@@ -75,7 +80,7 @@ def as_they_fit(
         }
         try:
             for config in fitting.values():
-                refuse_too_large(config, distributed, cond, free)
+                refuse_too_large(config, distributed, cond, free, rewards)
         except UserError as error:
             refused = refused or error
             continue

@@ -99,7 +99,7 @@ def test_the_environment_places_rewards(monkeypatch):
     ("text", "message"),
     [
         ("sharpnes=cpu", "'sharpnes' in 'sharpnes=cpu' is no reward. There are: .*sharpness"),
-        ("sharpness", "sharpness is placed at '', wanted a device or a URL"),
+        ("sharpness", "sharpness is placed at '', wanted a device, offload or a URL"),
         ("sharpness=gpu1", "sharpness is placed at 'gpu1'"),
         ("sharpness=https://", "sharpness is placed at 'https://'"),
         ("sharpness=cpu sharpness=cuda:1", "sharpness stands there twice"),

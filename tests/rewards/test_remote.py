@@ -367,3 +367,44 @@ def test_the_verb_serves_on_this_machine_until_it_is_stopped():
     assert process.returncode == 0
     assert errors.splitlines()[-1] == "stopped"
     assert "sharpness: 3 images (3, 9, 13)" in errors
+
+
+# Options
+
+
+@pytest.fixture(scope="module")
+def towers() -> Iterator[str]:
+    """URL of a server whose reward was given two of its three options."""
+    reward = load_reward("vit_random", None, CPU, {"width": 80, "layers": 1})
+    with make_server({"vit_random": reward}, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server.url
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": 1}, {"towers": 3, "width": 80}])
+def test_what_a_run_does_not_ask_and_what_the_server_has_are_fine(towers: str, options: dict):
+    assert load_reward("vit_random", None, CPU, options, towers).elsewhere
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": 2}, "layers is 2 here and 1 at .*Start the server with --option .*layers=2"),
+        ({"width": 80, "towers": 1}, "towers is 1 here and 3 at"),
+    ],
+)
+def test_a_server_that_was_started_with_other_options_is_refused(
+    towers: str, options: dict, message: str
+):
+    with pytest.raises(UserError, match=f"reward vit_random: option {message}"):
+        load_reward("vit_random", None, CPU, options, towers)
+
+
+def test_a_server_that_does_not_say_its_options_is_refused_where_one_is_asked():
+    with serving(Length()) as server:
+        assert RemoteReward("length", server.url).facts == Length.facts
+        with pytest.raises(UserError, match="option unit is 'words' here and unknown at"):
+            RemoteReward("length", server.url, {"unit": "words"})

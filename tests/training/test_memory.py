@@ -189,7 +189,7 @@ def test_the_advice_is_about_what_is_not_done_yet():
     )
     ways = advice(estimate(FLUX, LOAD, config, world_size=4), config, world_size=4)
     assert ways == [
-        "place rewards elsewhere (MIXGRPO_REWARDS, docs/rewards.md)",
+        "offload rewards or place them elsewhere (MIXGRPO_REWARDS, docs/rewards.md)",
         "set training.gradient_reduction: backward",
         "start more processes than 4",
         "train adapters (training.lora)",
@@ -215,3 +215,33 @@ def test_free_memory_of_this_machine_is_shared_by_its_processes(monkeypatch, tmp
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
     assert available_bytes(cpu, 1) == 4000 * 1024
     assert available_bytes(cpu, 4) == 1000 * 1024
+
+
+def test_an_offloaded_reward_counts_where_nothing_larger_comes_and_goes():
+    config = TrainingConfig(micro_batch=1, gradient_checkpointing=True)
+    at_rest = replace(LOAD, reward_bytes=0)
+    without = estimate(FLUX, at_rest, config, world_size=1)
+    small = estimate(FLUX, replace(at_rest, visiting_bytes=10**9), config, world_size=1)
+    large = estimate(FLUX, replace(at_rest, visiting_bytes=10**12), config, world_size=1)
+    assert small == without
+    assert large["offloaded reward"] == 10**12
+    assert sum(large.values()) < sum(without.values()) + 10**12
+    assert advice(large, config, world_size=1)[0].startswith("offload rewards or place them")
+
+
+def test_offloaded_rewards_are_in_the_estimate_of_a_run(world, monkeypatch):
+    monkeypatch.setenv("MIXGRPO_REWARDS", "tiny_hps=offload")
+    seen: list[int] = []
+
+    def measured(*arguments, **options):
+        seen.append(arguments[1].visiting_bytes)
+        return estimate(*arguments, **options)
+
+    monkeypatch.setattr("mixgrpo.training.trainer.estimate", measured)
+    trainer = load_trainer(
+        world.settings(), Distributed(), prompts=world.prompts, embeddings=world.embeddings
+    )
+    hps, other = trainer.rewards
+    assert seen == [hps.visiting_bytes]
+    assert hps.visiting_bytes > 10**4
+    assert other.visiting_bytes == 0

@@ -34,7 +34,7 @@ def sample(
         initial_noise=torch.stack([initial for initial, _ in noise]),
         sde_noise=torch.stack([sde for _, sde in noise], 1),
         micro_batch=micro_batch,
-        solver=DPMSolver(config.solver_order, config.solver_type),
+        solver=lambda: DPMSolver(config.solver_order, config.solver_type),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rewards elsewhere score while local ones do; scores, their order and their seconds do not suffer."""
+"""Rewards elsewhere score from the first images on; scores, their order and their seconds do not suffer."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixgrpo.errors import RewardError
 from mixgrpo.rewards import CheckedReward
-from mixgrpo.training.scoring import score_all
+from mixgrpo.training.scoring import Scoring, score_all
 
 IMAGES = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 PROMPTS = ["a", "b", "c"] * 2
@@ -128,3 +128,90 @@ def test_a_score_from_elsewhere_is_checked_too():
 
     with pytest.raises(RewardError, match="is not finite for 6 of 6"):
         score_all([CheckedReward("far", Nan("far", 0), elsewhere=True)], IMAGES, PROMPTS)
+
+
+def no_thread_is_left() -> bool:
+    """Of a reward; one that is just ending gets a moment."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("reward "):
+            thread.join(TIMEOUT)
+    return not any(thread.name.startswith("reward ") for thread in threading.enumerate())
+
+
+def test_images_in_parts_are_scored_as_they_come_elsewhere_and_together_here():
+    class Counting(Slow):
+        def __init__(self, name: str):
+            super().__init__(name, 0)
+            self.batches: list[int] = []
+            self.asked = threading.Event()
+
+        def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+            self.batches.append(len(images))
+            self.asked.set()
+            return images.mean((1, 2, 3)) + torch.tensor([float(ord(p)) for p in prompts])
+
+    far, here = Counting("far"), Counting("here")
+    whole = score_all([CheckedReward("here", here)], IMAGES, PROMPTS)["here"].scores
+    here.batches.clear()
+    rewards = [CheckedReward("far", far, elsewhere=True), CheckedReward("here", here)]
+    with Scoring(rewards) as scoring:
+        scoring.add(IMAGES[:2], PROMPTS[:2])
+        assert far.asked.wait(TIMEOUT)
+        assert here.batches == []
+        scoring.add(IMAGES[2:], PROMPTS[2:])
+        scored = scoring.finish()
+    assert far.batches == [2, 4]
+    assert here.batches == [6]
+    assert list(scored) == ["far", "here"]
+    assert all(torch.equal(one.scores, whole) for one in scored.values())
+    assert no_thread_is_left()
+
+
+def test_seconds_are_those_of_scoring_and_what_was_waited_for_is_said_apart():
+    rewards = [
+        CheckedReward("far", Slow("far", 0.15), elsewhere=True),
+        CheckedReward("here", Slow("here", 0.05)),
+    ]
+    with Scoring(rewards) as scoring:
+        scoring.add(IMAGES[:3], PROMPTS[:3])
+        time.sleep(0.3)  # sampling
+        scoring.add(IMAGES[3:], PROMPTS[3:])
+        scored = scoring.finish()
+    assert 0.3 <= scored["far"].seconds < 0.45  # twice, without the time between
+    assert 0.05 <= scored["here"].seconds < 0.15
+    assert 0 < scoring.waited <= 0.15
+
+
+def test_nothing_is_waited_for_where_all_rewards_are_local():
+    with Scoring([CheckedReward("here", Slow("here", 0.05))]) as scoring:
+        scoring.add(IMAGES, PROMPTS)
+        scoring.finish()
+    assert scoring.waited < 0.02
+    assert no_thread_is_left()
+
+
+def test_when_sampling_fails_the_threads_end_and_nothing_more_is_asked():
+    asked, release = threading.Event(), threading.Event()
+    batches: list[int] = []
+
+    class Waiting(Slow):
+        def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+            batches.append(len(images))
+            asked.set()
+            release.wait(TIMEOUT)
+            return torch.zeros(len(images))
+
+    def sample() -> None:
+        with Scoring([CheckedReward("far", Waiting("far", 0), elsewhere=True)]) as scoring:
+            for part in IMAGES.split(2):
+                scoring.add(part, PROMPTS[:2])
+            asked.wait(TIMEOUT)
+            raise RuntimeError("the network is broken")
+
+    start = time.perf_counter()
+    with pytest.raises(RuntimeError, match="the network is broken"):
+        sample()
+    assert time.perf_counter() - start < TIMEOUT / 2  # the request was not waited for
+    release.set()
+    assert no_thread_is_left()
+    assert batches == [2]

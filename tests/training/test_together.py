@@ -46,7 +46,7 @@ def cond(settings: Settings, tmp_path) -> Embeddings:
 def test_what_fits(settings, cond, monkeypatch, capsys, free, micro_batch, checkpointing):
     """An H200, an H100, a GPU of 48 GB; rewards take nothing here."""
     monkeypatch.setattr("mixgrpo.training.trainer.available_bytes", lambda *_: free * GPU)
-    fitting = as_they_fit({"mixgrpo": settings}, Distributed(), cond, free * GPU)["mixgrpo"]
+    fitting = as_they_fit({"mixgrpo": settings}, Distributed(), cond, free * GPU, [])["mixgrpo"]
     assert fitting.training.micro_batch == micro_batch
     assert fitting.training.gradient_checkpointing is checkpointing
     said = capsys.readouterr().err
@@ -56,4 +56,4 @@ def test_what_fits(settings, cond, monkeypatch, capsys, free, micro_batch, check
 def test_nothing_fits(settings, cond, monkeypatch):
     monkeypatch.setattr("mixgrpo.training.trainer.available_bytes", lambda *_: 20 * GPU)
     with pytest.raises(UserError, match="PRESET=overhead_small"):
-        as_they_fit({"mixgrpo": settings}, Distributed(), cond, 20 * GPU)
+        as_they_fit({"mixgrpo": settings}, Distributed(), cond, 20 * GPU, [])
