@@ -24,9 +24,9 @@ include: "workflow/rules/overhead.smk"
 include: "workflow/rules/report.smk"
 
 
-# Before what costs GPU-hours, and before its dry run: all of it, table by table.
+# Before what costs GPU-hours, and before its dry run: every cell and every table.
 if workflow.is_main_process and needs_gpus(EXPERIMENT):
-    print(table_costs(EXPERIMENT), file=sys.stderr, flush=True)
+    print(plan_costs(EXPERIMENT), file=sys.stderr, flush=True)
 
 
 onstart:

@@ -255,6 +255,8 @@ class TrainingConfig:
     """Adapters that are trained; None trains all weights."""
     gradient_checkpointing: bool = False
     """Keep only each block's input for the backward pass: less memory for a third more time in updates."""
+    compile: bool = False
+    """Compile the network's blocks (torch.compile); SDE steps are then sampled by the update's own graphs."""
     sharding: Literal["none", "fsdp"] = "none"
     """What several processes do with weights, gradients and optimizer: each has all, or each a part."""
     gradient_reduction: Literal["update", "backward"] = "update"
@@ -283,6 +285,10 @@ class TrainingConfig:
             raise ValueError(
                 f"training.gradient_reduction={self.gradient_reduction} is for sharding: fsdp; without it gradients "
                 "are whole anyway, and summed once per update. Set it to update."
+            )
+        if self.compile and self.sharding == "fsdp":
+            raise ValueError(
+                "training.compile with sharding: fsdp was never tried, so it is refused. Set compile to false."
             )
         if self.kl_weight < 0:
             raise ValueError(f"training.kl_weight={self.kl_weight} must be 0 or more.")

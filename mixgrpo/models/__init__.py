@@ -84,13 +84,15 @@ def load_policy(
     *,
     lora: LoraConfig | None = None,
     dtype: torch.dtype = torch.float32,
+    weights: bool = True,
 ) -> Policy:
     """The base model that `config` names, on `device`.
 
     lora: adapters to train in place of all weights; until they are trained, they change nothing. dtype: of the
-    network's weights, adapters excepted, which are fp32. Weights that are trained must be fp32.
+    network's weights, adapters excepted, which are fp32. Weights that are trained must be fp32. weights: read them;
+    else the network is on the meta device, for another process to send them.
     """
-    return module_of(config.name).load(config, device, lora, dtype=dtype)
+    return module_of(config.name).load(config, device, lora, dtype=dtype, weights=weights)
 
 
 def move_all_but_network(policy: Policy, device: torch.device) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mixgrpo.config import LoraConfig, ModelConfig
 from mixgrpo.errors import UserError
 from mixgrpo.files import write_with
+from mixgrpo.models._directory import read_config
 
 DECODE_BATCH = 48
 """Images decoded at a time, where they are small."""
@@ -45,6 +46,18 @@ def load_part(path: Path, load: Callable[[Path], Part]) -> Part:
         raise UserError(
             f"model directory {path.parent} cannot be loaded: {error}. Delete it and make it again."
         ) from None
+
+
+def load_network(kind: type[Any], part: Path, dtype: torch.dtype) -> Any:
+    """The transformer at `part`, of diffusers' class `kind`, on the CPU."""
+    return load_part(part, lambda found: kind.from_pretrained(found, torch_dtype=dtype))
+
+
+def hollow_network(kind: type[Any], part: Path, dtype: torch.dtype) -> Any:
+    """The same on the meta device: no weights are read."""
+    with torch.device("meta"):
+        network = kind.from_config(read_config(part / "config.json"))
+    return torch.nn.Module.to(network, dtype).eval()  # diffusers' own warns of dtypes
 
 
 def load_vae(path: Path) -> AutoencoderKL:

@@ -113,18 +113,24 @@ def load(
     lora: LoraConfig | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    weights: bool = True,
 ) -> FluxPolicy:
-    """Transformer and VAE of the diffusers directory that `config` names. dtype: of frozen weights."""
+    """Transformer and VAE of the diffusers directory that `config` names. dtype: of frozen weights.
+
+    weights: of the transformer, which without them is on the meta device.
+    """
     path = directory.find(config, FAMILY, directory.TRAINED)
     refuse_other_flux(path)
-    network = common.load_part(
-        path / "transformer",
-        lambda part: FluxTransformer2DModel.from_pretrained(part, torch_dtype=dtype),
+    part = path / "transformer"
+    network = (
+        common.load_network(FluxTransformer2DModel, part, dtype)
+        if weights
+        else common.hollow_network(FluxTransformer2DModel, part, dtype)
     )
     if lora is not None:
         common.add_lora(network, lora)
     return FluxPolicy(
-        network.to(device),
+        network.to(device) if weights else network,
         common.load_vae(path).to(device),
         config,
         base=directory.identity(path),

@@ -114,17 +114,23 @@ def load(
     lora: LoraConfig | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    weights: bool = True,
 ) -> Sd3Policy:
-    """Transformer and VAE of the diffusers directory that `config` names. dtype: of frozen weights."""
+    """Transformer and VAE of the diffusers directory that `config` names. dtype: of frozen weights.
+
+    weights: of the transformer, which without them is on the meta device.
+    """
     path = directory.find(config, FAMILY, directory.TRAINED)
-    network = common.load_part(
-        path / "transformer",
-        lambda part: SD3Transformer2DModel.from_pretrained(part, torch_dtype=dtype),
+    part = path / "transformer"
+    network = (
+        common.load_network(SD3Transformer2DModel, part, dtype)
+        if weights
+        else common.hollow_network(SD3Transformer2DModel, part, dtype)
     )
     if lora is not None:
         common.add_lora(network, lora)
     return Sd3Policy(
-        network.to(device),
+        network.to(device) if weights else network,
         common.load_vae(path).to(device),
         config,
         base=directory.identity(path),

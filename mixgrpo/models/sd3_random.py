@@ -22,14 +22,16 @@ def load(
     lora: LoraConfig | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    weights: bool = True,
 ) -> Sd3Policy:
-    """Transformer and VAE of the outline, on `device`. dtype: of frozen weights."""
+    """Transformer and VAE of the outline, on `device`. dtype: of frozen weights. weights: of the transformer."""
     path = _random.find_outline(config)
-    network = _random.build(SD3Transformer2DModel, path / "transformer", device, dtype)
+    place = device if weights else torch.device("meta")
+    network = _random.build(SD3Transformer2DModel, path / "transformer", place, dtype)
     if lora is not None:
         common.add_lora(network, lora)
     vae = _random.build(AutoencoderKL, path / "vae", device, torch.float32)
-    return Sd3Policy(network.to(device), common.frozen_vae(vae), config, base=_random.BASE)
+    return Sd3Policy(network.to(place), common.frozen_vae(vae), config, base=_random.BASE)
 
 
 def outline(config: ModelConfig, lora: LoraConfig | None = None) -> Outline:

@@ -32,7 +32,6 @@ from mixgrpo.training.side_by_side import (
     PATHS,
     Samples,
     Turn,
-    compile_blocks,
     measure,
     on_path,
     peak_flops,
@@ -74,6 +73,8 @@ def run(
     samples = Samples.read(output.with_suffix("") / f"{key(configs, how, device)}.jsonl")
     if samples.rows:
         sys.stderr.write(f"{samples.path}: {len(samples.rows)} iterations are measured already.\n")
+    if how.compile:
+        configs = {cell: compiled(config) for cell, config in configs.items()}
     cells = load_together(configs, distributed, prompts=prompts, embeddings=embeddings)
     trainers = on_every_path(cells, how)
     cpu_time = device.type == "cpu"
@@ -116,6 +117,12 @@ def read_plan(path: Path | None) -> Plan:
     return plan
 
 
+def compiled(config: Settings) -> Settings:
+    """The same run with compiled blocks; in one process there is nothing to shard."""
+    alone = replace(config.training, sharding="none", gradient_reduction="update", compile=True)
+    return replace(config, training=alone)
+
+
 def key(configs: Mapping[str, Settings], plan: Plan, device: torch.device) -> str:
     """Of all that a measurement depends on: what was kept under another one is not taken up."""
     modules = stage_modules(
@@ -129,10 +136,7 @@ def key(configs: Mapping[str, Settings], plan: Plan, device: torch.device) -> st
 
 
 def on_every_path(trainers: Mapping[str, Trainer], plan: Plan) -> dict[Turn, Trainer]:
-    """Each cell's trainer on each path of the plan, its blocks compiled if the plan says so."""
-    if plan.compile:
-        for network in {id(t.policy): t.policy.network for t in trainers.values()}.values():
-            compile_blocks(network)
+    """Each cell's trainer on each path of the plan."""
     return {
         (cell, path): replace(trainer, settings=on_path(trainer.settings, path))
         for cell, trainer in trainers.items()

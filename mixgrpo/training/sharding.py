@@ -10,13 +10,13 @@ is read; this one has none. (While they write, the processes send each other pic
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
@@ -25,16 +25,18 @@ from torch.distributed.checkpoint.hf_storage import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(network: torch.nn.Module, device: torch.device, world_size: int, *, bf16: bool) -> None:
     """Split `network` over all processes in place: its blocks one by one, and what is left.
 
+    It has weights on the CPU of the first process, and is on the meta device in the others, which get their parts.
     A block's weights are whole only while it computes. bf16: they are sent and used in bf16; the parts at
     rest, gradients and their sums are fp32. Activations are left to autocast, as without sharding.
     """
     mesh = init_device_mesh(device.type, (world_size,))
+    loaded = dict(tensors_of(network))
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None,
         reduce_dtype=torch.float32,
@@ -47,6 +49,29 @@ def shard(network: torch.nn.Module, device: torch.device, world_size: int, *, bf
     # Blocks of FLUX return slices of one tensor. It is only dangerous to change one in place, which nobody does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     fully_shard(network, mesh=mesh, mp_policy=policy)
+    if any(tensor.is_meta for tensor in loaded.values()):
+        network.to_empty(device=device)
+    with torch.no_grad():
+        for name, tensor in tensors_of(network):
+            fill_from_first(tensor, loaded.pop(name))
+
+
+def tensors_of(network: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All weights, and what else a network keeps, by name: positions that no file has, too."""
+    yield from network.named_parameters()
+    yield from network.named_buffers()
+
+
+def fill_from_first(tensor: Tensor, loaded: Tensor) -> None:
+    """Give `tensor`, or its parts in all processes, the value that `loaded` has in the first, a tensor at a time."""
+    place = tensor.device
+    value = torch.empty(loaded.shape, dtype=loaded.dtype, device=place)
+    if not loaded.is_meta:
+        value.copy_(loaded)
+    distributed.broadcast(value, src=0)
+    if isinstance(tensor, DTensor):
+        value = distribute_tensor(value, tensor.device_mesh, tensor.placements, src_data_rank=None)
+    tensor.copy_(value)
 
 
 def is_sharded(network: torch.nn.Module) -> bool:

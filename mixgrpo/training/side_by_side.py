@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -49,17 +48,6 @@ def one_by_one(settings: Settings) -> Settings:
 
 
 PATHS = {"shared": shared, "unshared": unshared, "one_by_one": one_by_one}
-
-
-def compile_blocks(network: torch.nn.Module, **options: Any) -> None:
-    """Compile a diffusers transformer block by block, in place; `options` are torch.compile's.
-
-    Blocks that are alike share what was compiled, so that 57 of them take as long as two. (Diffusers' own
-    `compile_repeated_blocks` refuses SD3.)
-    """
-    for blocks in network.children():
-        for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
-            block.compile(**options)
 
 
 @dataclass(frozen=True)

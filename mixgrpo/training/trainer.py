@@ -96,7 +96,7 @@ def load_trainer(
         weights = {reward.name: 1.0 for reward in rewards}
     for judge in judges:
         judge.probe(rows[0].text, settings.model.resolution)
-    refuse_too_large(settings, distributed, cond, free)
+    refuse_too_large(settings, distributed, cond, free, judges)
     policy = load_prepared(settings, distributed, trained=True)
     parameters = [p for p in policy.network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -136,8 +136,27 @@ def enable_gradient_checkpointing(network: torch.nn.Module) -> None:
     enable()
 
 
+COMPILER = "inductor"
+"""Backend of torch.compile."""
+
+
+def compile_blocks(network: torch.nn.Module) -> None:
+    """Compile a diffusers transformer block by block, in place.
+
+    Blocks that are alike share what was compiled, so that 57 of them take as long as two. (Diffusers' own
+    `compile_repeated_blocks` refuses SD3.) A graph for each shape: the same batch meets the same graph every time.
+    """
+    for blocks in network.children():
+        for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+            block.compile(backend=COMPILER, dynamic=False)
+
+
 def refuse_too_large(
-    settings: Settings, distributed: Distributed, embeddings: Embeddings, free: int
+    settings: Settings,
+    distributed: Distributed,
+    embeddings: Embeddings,
+    free: int,
+    rewards: Sequence[CheckedReward],
 ) -> None:
     """UserError with advice when the run cannot fit in memory. free: bytes before the rewards were loaded."""
     config, processes = settings.training, distributed.processes_here
@@ -152,6 +171,7 @@ def refuse_too_large(
         * settings.model.resolution**2,
         reward_bytes=max(0, free - available_bytes(distributed.device, processes)),
         num_bases=int(needs_base(settings)),
+        visiting_bytes=max((reward.visiting_bytes for reward in rewards), default=0),
     )
     found = estimate(size_of(outline.network), load, config, world_size=distributed.world_size)
     refuse_what_cannot_fit(found, free, config, world_size=distributed.world_size)
@@ -163,14 +183,24 @@ def needs_base(settings: Settings) -> bool:
 
 
 def load_prepared(settings: Settings, distributed: Distributed, *, trained: bool) -> Policy:
-    """The base model, ready to be trained, or frozen; sharded straight from the CPU, never whole on the device."""
+    """The base model, ready to be trained, or frozen.
+
+    Sharded, it is never whole on the device, and only the main process reads its weights: it sends the others theirs.
+    """
     config, device = settings.training, distributed.device
     sharded = config.sharding == "fsdp"
-    place = torch.device("cpu") if sharded else device
-    policy = load_policy(settings.model, place, lora=config.lora, dtype=frozen_dtype(config))
+    policy = load_policy(
+        settings.model,
+        torch.device("cpu") if sharded else device,
+        lora=config.lora,
+        dtype=frozen_dtype(config),
+        weights=not sharded or distributed.is_main,
+    )
     network = policy.network.train() if trained else policy.network.requires_grad_(False)
     if trained and config.gradient_checkpointing:
         enable_gradient_checkpointing(network)
+    if config.compile:
+        compile_blocks(network)
     policy.network = distributed.prepare(network, sharded=sharded)
     move_all_but_network(policy, device)
     return policy

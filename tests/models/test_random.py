@@ -28,6 +28,17 @@ def config_of(outline: str, resolution: int) -> ModelConfig:
     )
 
 
+@pytest.mark.parametrize("outline", ["flux_dev_small", "sd3_medium_small"])
+def test_without_weights_nothing_is_drawn_for_the_network(outline):
+    """For processes that are sent their parts."""
+    config = config_of(outline, 64)
+    whole, hollow = (load_policy(config, CPU, lora=LORA, weights=w) for w in (True, False))
+    names = whole.network.state_dict().keys()
+    assert hollow.network.state_dict().keys() == names
+    assert all(tensor.is_meta for tensor in hollow.network.state_dict().values())
+    assert not any(tensor.is_meta for tensor in hollow.vae.state_dict().values())
+
+
 def test_the_published_sizes():
     """Of the files on the hub: 11.9 and 2.24 billion parameters (SD3.5-M without its 226 M of positions)."""
     flux = load_outline(config_of("flux_dev", 720))

@@ -1,28 +1,25 @@
 """Small FLUX.1-dev and SD3.5-M checkpoints through every stage: hub, text, training, pictures, plain diffusers."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
-from mixgrpo.config import canonical, parse
 from mixgrpo.errors import UserError
-from mixgrpo.imagesets import read_index
 from mixgrpo.models import base_fingerprint, load_policy, load_text_encoder
-from mixgrpo.stages import embed, export, generate, prompts, score, train
+from mixgrpo.stages import export
 from tests.fakehub import COMMIT, connected
+from tests.models.chain import TEXTS, Chain, chain
 from tests.models.conftest import Small
-from tests.models.small import RESOLUTION
-from tests.training.test_distributed import launch, options
+from tests.training.test_distributed import launch_all
 
 CPU = torch.device("cpu")
-TEXTS = ["a fox", "two foxes; one asleep", "the letter q", "rain"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,124 +30,83 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def settings_of(small: Small, **training: object) -> dict[str, object]:
-    """A run of one iteration."""
-    guidance = {"flux": 3.5, "sd3": 4.5}[small.name]
-    schedule = {"flux": "shifted", "sd3": "sd3"}[small.name]
-    return {
-        "preset": "small",
-        "seed": 0,
-        "dataset": "mine",
-        "model": {
-            "name": small.name,
-            "path": str(small.path),
-            "resolution": RESOLUTION,
-            "guidance": guidance,
-            "schedule": schedule,
-            "text_precision": "bf16",
-        },
-        "rewards": {"sharpness": {}},
-        "window": {"size": 2},
-        "sampling": {"num_steps": 4},
-        "training": {
-            "num_iterations": 1,
-            "num_prompts": 2,
-            "group_size": 4,
-            "num_updates": 2,
-            "micro_batch": 4,
-            "learning_rate": 1e-2,
-            "precision": "bf16",
-            **training,
-        },
-    }
+def assert_table(run: Chain) -> None:
+    """Its scores are those of the pictures, its NFE those of the training, and the paper's stand beside them."""
+    data = run.table().set_index("label")
+    assert list(data.index) == ["before", "after"]
+    assert (data["num_images"] == 4).all()
+    for reward in ("sharpness", "colorfulness"):
+        for label, cell, p_mix in (("before", run.base, 0.0), ("after", run.tuned, 0.8)):
+            file = run.results / "scores" / cell / "seed0" / "mine_test" / f"p{p_mix:.2f}"
+            scores = pd.read_csv(file / f"{reward}.csv", comment="#")["score"]
+            assert data.loc[label, f"ours_{reward}"] == pytest.approx(scores.mean(), rel=1e-6)
+    assert data["ours_sharpness"].nunique() == 2
+    assert data.loc["after", ["ours_rollout_nfe", "ours_update_nfe"]].tolist() == [4, 2]
+    assert data.loc["after", ["paper_rollout_nfe", "paper_update_nfe"]].tolist() == [25, 4]
+    assert not pd.isna(data.loc["after", "gain_sharpness"])
+    text = (run.results / "tables" / "small.md").read_text()
+    assert "a small checkpoint with random weights" in text
+    assert "| after" in text
 
 
-def make_text(small: Small, root: Path) -> None:
-    (root / "mine.txt").write_text("\n".join(TEXTS))
-    rows = root / "mine_train.tsv"
-    prompts.run(dataset="mine", split="train", num=4, output=rows, file=root / "mine.txt")
-    embed.run(
-        model=small.name,
-        base=small.path,
-        prompts=rows,
-        output=root / "mine_train.safetensors",
-        precision="bf16",
-    )
+LORA = {"rank": 4, "alpha": 8}
 
 
-def train_once(small: Small, root: Path, *, processes: int = 1, **training: object) -> Path:
-    root.mkdir(exist_ok=True)
-    make_text(small, root)
-    settings = canonical(parse(settings_of(small, **training), where="test"))
-    (root / "settings.json").write_text(settings)
-    args = {
-        "settings": root / "settings.json",
-        "prompts": root / "mine_train.tsv",
-        "embeddings": root / "mine_train.safetensors",
-        "checkpoints": root / "checkpoints",
-        "model": root / "model.safetensors",
-        "metrics": root / "metrics.jsonl",
-    }
-    if processes == 1:
-        train.run(**args)
-    else:
-        done = launch(processes, "-m mixgrpo train", *options(args))
-        assert done.returncode == 0, done.stderr
-    return root / "model.safetensors"
-
-
-def generate_once(root: Path, model: Path | None, name: str, **changes: object) -> Path:
-    wanted = {"num_steps": 4, "shift": 3.0, "seed": 1, "batch_size": 4, **changes}
-    sets = [{"dataset": "mine", "split": "train", "p_mix": 1.0}]
-    (root / "evaluation.json").write_text(json.dumps({**wanted, "sets": sets}))
-    generate.run(
-        settings=root / "settings.json",
-        evaluation=root / "evaluation.json",
-        model=model,
-        prompts=root,
-        embeddings=root,
-        index=root / name / "index.json",
-    )
-    return root / name
-
-
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}], ids=["full", "lora"])
-def test_train_generate_and_score(small: Small, tmp_path: Path, lora):
-    model = train_once(small, tmp_path, lora=lora)
-    weights = load_file(model)
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_from_prompts_to_a_table(small: Small, tmp_path: Path, monkeypatch, lora):
+    """All that is planned is planned by the package: settings, evaluation, rewards and the table's spec."""
+    monkeypatch.chdir(tmp_path)
+    run = chain(small, tmp_path, lora=lora)
+    weights = load_file(run.train())
     assert any(".lora_" in name for name in weights) == (lora is not None)
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
-    base, tuned = (generate_once(tmp_path, m, n) for m, n in ((None, "base"), (model, "tuned")))
-    pictures = [sorted(folder.rglob("*.png")) for folder in (base, tuned)]
-    assert [len(found) for found in pictures] == [4, 4]
-    assert [a.read_bytes() != b.read_bytes() for a, b in zip(*pictures, strict=True)] == [True] * 4
-    (tmp_path / "rewards.json").write_text('{"sharpness": {"path": null}}')
-    scores = tmp_path / "scores" / "index.json"
-    score.run(images=tuned / "index.json", rewards=tmp_path / "rewards.json", index=scores)
-    (found,) = read_index(scores, "scores")
-    assert (found["reward"], found["num_images"]) == ("sharpness", 4)
+    for cell in (run.base, run.tuned):
+        run.score(cell)
+    before, after = (
+        sorted((run.results / "images" / cell).rglob("*.png")) for cell in (run.base, run.tuned)
+    )
+    assert [len(before), len(after)] == [4, 8]  # hybrid inference, and the tuned model alone
+    assert not {f.read_bytes() for f in before} & {f.read_bytes() for f in after}
+    assert_table(run)
+
+
+TRAINED = {"lora": {"lora": LORA}, "full": {"sharding": "fsdp", "gradient_checkpointing": True}}
+BY_TWO = [(model, what) for model in ("flux", "sd3") for what in TRAINED]
+
+
+@pytest.fixture(scope="module")
+def by_two(flux: Small, sd3: Small, tmp_path_factory) -> dict[tuple[str, str], Chain]:
+    """Trained by two processes, which are started once."""
+    root, models = tmp_path_factory.mktemp("by_two"), {"flux": flux, "sd3": sd3}
+    runs = {
+        (model, what): chain(
+            models[model], root / f"{model} {what}", precision="no", **TRAINED[what]
+        )
+        for model, what in BY_TWO
+    }
+    launch_all(2, [run.arguments() for run in runs.values()], root)
+    return runs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "training",
-    [{"lora": {"rank": 4, "alpha": 8}}, {"sharding": "fsdp", "gradient_checkpointing": True}],
-    ids=["lora", "full"],
-)
-def test_two_processes_train_what_one_does(small: Small, tmp_path: Path, training: dict):
+@pytest.mark.parametrize(("model", "what"), BY_TWO)
+def test_two_processes_train_what_one_does(by_two, tmp_path: Path, monkeypatch, model, what):
     """Velocities differ by less than 1e-3 of what training changed. The weights are sharded where all are trained."""
-    one, two = (
-        train_once(small, tmp_path / f"{n}", processes=n, precision="no", **training)
-        for n in (1, 2)
-    )
+    run = by_two[model, what]
+    small = run.small
+    one = chain(small, tmp_path, precision="no", **TRAINED[what]).train()
     cond = load_text_encoder(small.config(), CPU)(TEXTS)
     policies = [load_policy(small.config(), CPU) for _ in range(3)]
     policies[1].load_weights(one)
-    policies[2].load_weights(two)
+    policies[2].load_weights(run.model)
     noise = torch.randn(4, *policies[0].latent_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         base, a, b = (p.velocity(noise, torch.tensor(0.7), cond) for p in policies)
     assert (a - b).abs().max() < 1e-3 * (a - base).abs().max()
+    monkeypatch.chdir(run.root)
+    for cell in (run.base, run.tuned):
+        run.score(cell)
+    assert_table(run)
 
 
 LOAD = """
@@ -166,21 +122,23 @@ torch.save(pipe.transformer.state_dict(), sys.argv[2])
 
 def test_plain_diffusers_loads_the_exported_folder(small: Small, tmp_path: Path):
     """In a process without this package; the weights are the trained ones, rounded to bf16."""
-    model = train_once(small, tmp_path)
-    export.run(settings=tmp_path / "settings.json", model=model, output=tmp_path / "folder")
+    run = chain(small, tmp_path)
+    model = run.train()
+    export.run(settings=run.settings, model=model, output=tmp_path / "folder")
     command = [sys.executable, "-c", LOAD, str(tmp_path / "folder"), str(tmp_path / "found.pt")]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     found, trained = torch.load(tmp_path / "found.pt"), load_file(model)
     assert found.keys() == trained.keys()
     assert all(torch.equal(found[n], t.bfloat16().float()) for n, t in trained.items())
     with pytest.raises(UserError, match=r"folder exists. Delete it or name another"):
-        export.run(settings=tmp_path / "settings.json", model=model, output=tmp_path / "folder")
+        export.run(settings=run.settings, model=model, output=tmp_path / "folder")
 
 
 def test_a_lora_file_needs_no_export(flux: Small, tmp_path: Path):
-    model = train_once(flux, tmp_path, lora={"rank": 4, "alpha": 8})
+    run = chain(flux, tmp_path, lora=LORA)
+    model = run.train()
     with pytest.raises(UserError, match=r"needs no export: `pipe.load_lora_weights\("):
-        export.run(settings=tmp_path / "settings.json", model=model, output=tmp_path / "folder")
+        export.run(settings=run.settings, model=model, output=tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
     assert not list(tmp_path.glob(".folder.tmp"))
 
@@ -218,10 +176,9 @@ def test_a_hub_model_of_another_family_is_named(
 
 
 def test_pictures_are_drawn_at_the_resolution_of_the_evaluation(flux: Small, tmp_path: Path):
-    make_text(flux, tmp_path)
-    settings = canonical(parse(settings_of(flux), where="test"))
-    (tmp_path / "settings.json").write_text(settings)
     for size in (48, 96):
-        folder = generate_once(tmp_path, None, f"at {size}", resolution=size)
-        sizes = [Image.open(picture).size for picture in folder.rglob("*.png")]
-        assert sizes == [(size, size)] * 4
+        evaluation = {"resolutions": {"flux": size}}
+        run = chain(flux, tmp_path / f"{size}", evaluation=evaluation)
+        run.make_text()
+        pictures = run.generate(run.base).parent.rglob("*.png")
+        assert [Image.open(picture).size for picture in pictures] == [(size, size)] * 4

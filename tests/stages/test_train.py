@@ -155,14 +155,19 @@ def test_other_settings_never_resume_this_progress(world, undisturbed, tmp_path,
     }.items(),
 )
 def test_ratio_is_exactly_one_before_the_first_update_on_a_flux(world, method, overrides):
-    """One update per iteration, so every ratio is taken before the weights move."""
+    """One update per iteration, so every ratio is taken before the weights move.
+
+    An image whose trained steps are drawn at random meets other images in a batch than in the rollout, of which the
+    last has fewer: a network may then round its last bit otherwise.
+    """
+    rounding = 2**-22 if method == "dancegrpo" else 0
     settings = world.settings(**overrides, training={"num_updates": 1, "window_clock": 90})
     trainer = load_trainer(
         settings, Distributed(), prompts=world.prompts, embeddings=world.embeddings
     )
     for iteration in range(2):
         row = iterate(trainer, iteration)
-        assert row["ratio_deviation"] == 0, method
+        assert row["ratio_deviation"] <= rounding, method
         assert row["grad_norm"] > 0
 
 

@@ -2,6 +2,7 @@
 
 Real processes on this machine, which talk by gloo; with GPUs the same code talks by NCCL.
 
+Starting processes takes longer than training does here: two of them are started once, for most of the tests.
 Longer than 300 lines: the processes of all tests are started and compared by the same few functions.
 """
 
@@ -54,6 +55,29 @@ def launch(processes: int, script: str, *args: str) -> subprocess.CompletedProce
 
 def options(args: dict[str, Path]) -> list[str]:
     return [part for name, path in args.items() for part in (f"--{name}", str(path))]
+
+
+TRAIN_ALL = """
+import json, sys
+from pathlib import Path
+from accelerate.state import AcceleratorState
+from mixgrpo.stages import train
+from mixgrpo.training.distributed import Distributed
+Distributed.finish = lambda self: None  # the processes stay together from one run to the next
+for args in json.loads(Path(sys.argv[1]).read_text()):
+    print("training by", args["settings"], file=sys.stderr, flush=True)
+    train.run(**{name: Path(path) for name, path in args.items()})
+    AcceleratorState._reset_state()
+"""
+
+
+def launch_all(processes: int, runs: list[dict[str, Path]], folder: Path) -> None:
+    """Start `processes` once, which train all the runs one after another. folder: for what tells them."""
+    script, told = folder / "train_all.py", folder / "runs.json"
+    script.write_text(TRAIN_ALL)
+    told.write_text(json.dumps(runs, default=str))
+    done = launch(processes, str(script), str(told))
+    assert done.returncode == 0, done.stderr
 
 
 def trained(world, folder: Path, processes: int, **overrides) -> Path:
@@ -126,6 +150,14 @@ def test_a_process_without_a_prompt_is_refused(monkeypatch):
         process(0, 3, monkeypatch).deal(2, sharded=False)
 
 
+def test_processes_do_not_share_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
+    with pytest.raises(UserError, match="32 processes were started on this machine, which has 8"):
+        Distributed()
+
+
 def test_sharded_processes_need_as_many_prompts_each(monkeypatch):
     distributed = process(1, 2, monkeypatch)
     assert list(distributed.deal(3, sharded=False)) == [2]
@@ -175,29 +207,81 @@ def test_a_lost_connection_points_to_the_process_that_failed(monkeypatch):
 FIVE = {"training": {"num_prompts": 5}}
 
 
+SHARDED = {"sharding": "fsdp", "gradient_checkpointing": True}
+DANCE_GRPO = {
+    "sampling": {"noise": "dance_grpo", "eta": 0.3, "sde_steps": "all_but_last", "num_steps": 8},
+    "trained_steps": {"choice": "random", "count": 4},
+}
+PLAIN = {"num_prompts": 4, "micro_batch": 1}
+LORA = {"rank": 4, "alpha": 8}
+SD3_METHODS = {
+    "kl": {"training": {"lora": LORA, "kl_weight": 0.01}},
+    "dpo": {
+        "training": {"lora": LORA},
+        "sampling": {"num_steps": 6},
+        "dpo": {"pairs": "online", "num_levels": 4},
+    },
+}
+"""Both hold the policy against a second network, sharded too; DPO's takes up the policy's weights on the way."""
+
+
+def sharded(method: dict, **training) -> dict:
+    """The method with its weights in parts."""
+    return method | {"training": method.get("training", {}) | SHARDED | training}
+
+
+BF16 = {"training": {"precision": "bf16", "num_updates": 1}}
+BY_TWO = {
+    "five": FIVE,
+    "update": sharded(DANCE_GRPO, **PLAIN, gradient_reduction="update"),
+    "backward": sharded(DANCE_GRPO, **PLAIN, gradient_reduction="backward"),
+    "bf16 full": sharded(BF16),
+    "bf16 lora": sharded(BF16, lora=LORA),
+    **{name: sharded(method) for name, method in SD3_METHODS.items()},
+}
+"""What two processes train."""
+
+
+@pytest.fixture(scope="module")
+def by_two(world, sd3_world, tmp_path_factory) -> Path:
+    """A folder for each of BY_TWO."""
+    root = tmp_path_factory.mktemp("by_two")
+    runs = [
+        arguments(sd3_world if name in SD3_METHODS else world, root / name, **overrides)
+        for name, overrides in BY_TWO.items()
+    ]
+    launch_all(2, runs, root)
+    return root
+
+
 @pytest.fixture(scope="module")
 def alone(world, tmp_path_factory) -> Path:
     return trained(world, tmp_path_factory.mktemp("alone"), 1, **FIVE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_end_where_one_does(world, alone, tmp_path, processes):
-    """Five prompts: 3 and 2, or 2, 1, 1 and 1."""
-    assert_same_run(world, alone, trained(world, tmp_path, processes, **FIVE), **FIVE)
+def test_two_processes_end_where_one_does(world, alone, by_two):
+    """Five prompts: 3 and 2."""
+    assert_same_run(world, alone, by_two / "five", **FIVE)
+
+
+@pytest.mark.slow
+def test_four_processes_end_where_one_does(world, alone, tmp_path):
+    """Five prompts: 2, 1, 1 and 1; started as the workflow starts them."""
+    assert_same_run(world, alone, trained(world, tmp_path, 4, **FIVE), **FIVE)
 
 
 ONE_FAILS = """
 import os
 from mixgrpo.__main__ import main
 from mixgrpo.errors import RewardError
-from mixgrpo.training import iteration
-scored = iteration.score_all
-def score_all(*args, **options):
+from mixgrpo.training.scoring import Scoring
+finish = Scoring.finish
+def failing(scoring):
     if os.environ["RANK"] == "1":
         raise RewardError("the reward of process one is out of order")
-    return scored(*args, **options)
-iteration.score_all = score_all
+    return finish(scoring)
+Scoring.finish = failing
 raise SystemExit(main())
 """
 
@@ -218,58 +302,39 @@ def test_the_failure_of_one_process_ends_them_all_with_its_message(world, tmp_pa
 # Weights in parts
 
 
-SHARDED = {"sharding": "fsdp", "gradient_checkpointing": True}
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory) -> Path:
+    method = DANCE_GRPO | {"training": PLAIN}
+    return trained(world, tmp_path_factory.mktemp("whole"), 1, **method)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["update", "backward"])
-def test_sharded_weights_end_where_whole_ones_do(world, tmp_path, reduction):
+def test_sharded_weights_end_where_whole_ones_do(world, whole, by_two, reduction):
     """DanceGRPO's random steps: the processes have different numbers of passes, and one repeats its last."""
-    method = {
-        "sampling": {
-            "noise": "dance_grpo",
-            "eta": 0.3,
-            "sde_steps": "all_but_last",
-            "num_steps": 8,
-        },
-        "trained_steps": {"choice": "random", "count": 4},
-    }
-    plain = {"num_prompts": 4, "micro_batch": 1}
-    whole = trained(world, tmp_path / "whole", 1, training=plain, **method)
-    sharded = plain | SHARDED | {"gradient_reduction": reduction}
-    parts = trained(world, tmp_path / "parts", 2, training=sharded, **method)
-    assert_same_run(world, whole, parts, but=("update_evaluations",), training=plain, **method)
+    method = DANCE_GRPO | {"training": PLAIN}
+    assert_same_run(world, whole, by_two / reduction, but=("update_evaluations",), **method)
     own, repeated = (
-        sum(row["update_evaluations"] for row in metrics(folder)) for folder in (whole, parts)
+        sum(row["update_evaluations"] for row in metrics(folder))
+        for folder in (whole, by_two / reduction)
     )
     assert repeated > own
 
 
-SD3_METHODS = {
-    "kl": {"training": {"kl_weight": 0.01}},
-    "dpo": {"sampling": {"num_steps": 6}, "dpo": {"pairs": "online", "num_levels": 4}},
-}
-"""Both hold the policy against a second network, sharded too; DPO's takes up the policy's weights on the way."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("method", SD3_METHODS)
-def test_sharded_adapters_end_where_whole_ones_do(sd3_world, tmp_path, method):
+@pytest.mark.parametrize("name", SD3_METHODS)
+def test_sharded_adapters_end_where_whole_ones_do(sd3_world, by_two, tmp_path, name):
     """SD3.5 with adapters; the file of adapters is the same."""
-    plain = {"lora": {"rank": 4, "alpha": 8}} | SD3_METHODS[method].get("training", {})
-    rest = {name: value for name, value in SD3_METHODS[method].items() if name != "training"}
-    whole = trained(sd3_world, tmp_path / "whole", 1, training=plain, **rest)
-    parts = trained(sd3_world, tmp_path / "parts", 2, training=plain | SHARDED, **rest)
-    assert_same_run(sd3_world, whole, parts, training=plain, **rest)
+    method = SD3_METHODS[name]
+    one = trained(sd3_world, tmp_path, 1, **method)
+    assert_same_run(sd3_world, one, by_two / name, **method)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
-def test_sharded_in_bf16_the_ratio_is_exactly_one_before_the_first_update(world, tmp_path, lora):
+@pytest.mark.parametrize("name", ["bf16 full", "bf16 lora"])
+def test_sharded_in_bf16_the_ratio_is_exactly_one_before_the_first_update(by_two, name):
     """What is recomputed and gathered again is the same to the last bit; one update, so nothing has moved."""
-    bf16 = {"precision": "bf16", "num_updates": 1, "lora": lora}
-    folder = trained(world, tmp_path, 2, training=bf16 | SHARDED)
-    for row in metrics(folder):
+    for row in metrics(by_two / name):
         assert row["ratio_deviation"] == 0
         assert row["grad_norm"] > 0
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 from mixgrpo.errors import UserError
 from mixgrpo.planning import specs
 from mixgrpo.planning.forecast import forecast
-from mixgrpo.planning.gpu_hours import needs_gpus, table_costs
+from mixgrpo.planning.gpu_hours import needs_gpus, plan_costs
 from mixgrpo.planning.plan import Plan, code, use_own_python
 from mixgrpo.planning.report_plan import ReportPlan
 from mixgrpo.planning.load import load
