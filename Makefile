@@ -5,6 +5,7 @@
 #   make reproduce PRESET=smoke       another preset of config/presets/
 #   make status                       what is stale and why, what it would cost, what runs now
 #   make accept                       "I accept this change of code": what other code made stays as it is
+#   make slurm PRESET=paper           the same on a Slurm cluster: workflow/profiles/slurm/profile.yaml, docs/slurm.md
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -14,6 +15,8 @@ PYTHON ?= python3
 PRESET ?= tiny
 SEEDS ?=
 TABLES ?=
+# Where jobs run: a folder of workflow/profiles/, or the path of one elsewhere.
+PROFILE ?= default
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 
 VENV := .venv
@@ -28,21 +31,28 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One thread a process, as many processes as cores: on small models threads only wait for each other.
 export OMP_NUM_THREADS := 1
 
-# One line a job: workflow/plugins. The profile is given by its path, for Snakemake would not find it.
-SNAKEMAKE = PYTHONPATH=workflow/plugins snakemake --cores $(CORES) --logger brief \
-	--workflow-profile workflow/profiles/default
+# The profile is given by its path, for Snakemake would not find it, and would go on without it. On a cluster the
+# cores of this machine are for local rules only.
+PROFILE_DIR := $(if $(findstring /,$(PROFILE)),$(PROFILE),workflow/profiles/$(PROFILE))
+ifeq ($(wildcard $(PROFILE_DIR)/profile.yaml),)
+$(error PROFILE=$(PROFILE): there is no $(PROFILE_DIR)/profile.yaml. There are: $(notdir $(wildcard workflow/profiles/*)))
+endif
+CLUSTER := $(if $(filter default,$(PROFILE)),,$(shell grep '^executor: slurm' $(PROFILE_DIR)/profile.yaml))
+# One line a job: workflow/plugins.
+SNAKEMAKE = PYTHONPATH=workflow/plugins snakemake --logger brief --workflow-profile $(PROFILE_DIR) \
+	$(if $(filter default,$(PROFILE)),--cores,--local-cores) $(CORES)
 
 ASKED = --preset "$(PRESET)" --seeds "$(SEEDS)" --tables "$(TABLES)" --cores $(CORES)
 
 .PHONY: help
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
-	@echo "Also: make sweep, make overhead, make bench, make lint, make report, make unlock."
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
+	@echo "Also: make check-cluster, make sweep, make overhead, make bench, make lint, make report, make unlock."
 
 # Of the lines that planning.targets writes, the first are Snakemake's options, the second the tables.
 .PHONY: reproduce
 reproduce: $(STAMP)
-	@asked=$$(python -m mixgrpo.planning.targets $(ASKED)); \
+	@$(if $(CLUSTER),$(CHECK_CLUSTER);) asked=$$(python -m mixgrpo.planning.targets $(ASKED)); \
 	{ read -r options; read -r tables || true; } <<< "$$asked"; \
 	set -f; $(SNAKEMAKE) $$options || { $(FAILED); }; \
 	for table in $$tables; do echo; cat $(RESULTS)/tables/$$table.md; done; \
@@ -52,7 +62,20 @@ reproduce: $(STAMP)
 	! test -e $(RESULTS)/index.html || echo "Everything on one page:         $(RESULTS)/index.html"; \
 	echo "What the base models draw:      $(RESULTS)/models/*/samples.png"; \
 	echo "Pictures of every cell:         $(RESULTS)/images/"; \
-	echo "Wall time:                      $$((SECONDS / 60)) min $$((SECONDS % 60)) s on $(CORES) core(s)"
+	echo "Wall time:                      $$((SECONDS / 60)) min $$((SECONDS % 60)) s$(if $(filter default,$(PROFILE)), on $(CORES) core(s))"
+
+# What a wrong partition, or too much memory, would say late or never is said before anything is submitted.
+CHECK_CLUSTER = python -m mixgrpo check-cluster --profile $(PROFILE_DIR)/profile.yaml --preset "$(PRESET)" \
+	--seeds "$(SEEDS)" --tables "$(TABLES)"
+
+.PHONY: check-cluster
+check-cluster: PROFILE_DIR := $(if $(CLUSTER),$(PROFILE_DIR),workflow/profiles/slurm)
+check-cluster: $(STAMP)
+	@$(CHECK_CLUSTER)
+
+.PHONY: slurm
+slurm:
+	@$(MAKE) reproduce PROFILE=slurm
 
 .PHONY: status
 status: $(STAMP)

@@ -105,7 +105,13 @@ VERBS: dict[str, Arguments] = {
         "html": PATH,
     },
     "figure": {"spec": PATH, "outputs": PATHS},
-    "page": {"tables": PATHS, "figures": PATHS, "output": PATH},
+    "page": {"tables": PATHS, "figures": {**PATHS, "nargs": "*"}, "output": PATH},
+    "check-cluster": {
+        "profile": {**PATH, "help": "of Snakemake, for Slurm: its file or folder"},
+        "preset": NAME,
+        "seeds": {"default": "", "help": "number of training seeds (default: the config's)"},
+        "tables": {"default": "", "help": "such as `1 4 figure04` (default: all)"},
+    },
 }
 
 

@@ -45,8 +45,9 @@ ALLOWED = {
     "rewards": {"tiny", "config", "errors", "hub", "imports"},
     "training": {"models", "rewards", "algorithm", *PLAIN},
     "report": {"algorithm", "config", "errors", "files"},
-    "stages": {"training", "report", "models", "rewards", "tiny", "algorithm", *PLAIN},
+    "stages": {"training", "report", "models", "rewards", "tiny", "algorithm", "cluster", *PLAIN},
     "planning": {"config", "errors", "provenance", "tiny"},
+    "cluster": {"planning", "errors"},
     "__main__": {"stages", "errors", "imports", "provenance"},
 }
 """What each layer may import beside itself (docs/architecture.md). A stage imports no stage: see below."""
@@ -99,8 +100,16 @@ def test_libraries_stay_at_home(module):
 def test_planning_needs_no_torch():
     for module in MODULES:
         names = set(imports(module, ROOT))
-        if layer(module) == "planning":
+        if layer(module) in ("planning", "cluster"):
             assert "torch" not in names, module
+
+
+def test_only_one_stage_asks_the_cluster():
+    """The others run on it, and their code digests must not hold it."""
+    for module in MODULES:
+        names = {layer(name) for name in imports(module, ROOT) if name.startswith("mixgrpo.")}
+        if layer(module) != "cluster" and module != "mixgrpo.stages.check_cluster":
+            assert "cluster" not in names, module
 
 
 def test_every_layer_says_what_lives_there():
@@ -166,9 +175,9 @@ DOCUMENTS = [
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_in_the_documentation_exist(path):
     text = path.read_text()
-    targets = set(re.findall(r"^\.PHONY: (\w+)$", (ROOT / "Makefile").read_text(), flags=re.M))
+    targets = set(re.findall(r"^\.PHONY: ([\w-]+)$", (ROOT / "Makefile").read_text(), flags=re.M))
     code = "\n".join(re.findall(r"`+[^`]+`+", text))
-    for target in re.findall(r"\bmake ([a-z][a-z-]*)\b", code):
+    for target in re.findall(r"(?:^|[`$;&|] ?)make ([a-z][a-z-]*)\b", code, flags=re.M):
         assert target in targets, f"{path.name}: make {target}"
     for verb in re.findall(r"python -m mixgrpo ([\w-]+)", code):
         assert verb in VERBS, f"{path.name}: python -m mixgrpo {verb}"
@@ -183,8 +192,8 @@ def test_files_that_the_documentation_links_to_exist(path):
 
 def test_makefile_targets_are_phony():
     text = (ROOT / "Makefile").read_text()
-    phony = set(re.findall(r"^\.PHONY: (\w+)$", text, flags=re.M))
-    assert phony == set(re.findall(r"^([a-z]+):", text, flags=re.M))
+    phony = set(re.findall(r"^\.PHONY: ([\w-]+)$", text, flags=re.M))
+    assert phony == set(re.findall(r"^([a-z-]+):", text, flags=re.M))
 
 
 # Presets

@@ -48,11 +48,10 @@ class Request:
             raise UserError(done.stderr.strip() or done.stdout.strip())
         return done.stdout
 
-    def stale_jobs(self) -> list[Job]:
-        """What a run would do now, though another one may be at work."""
-        lines = self.snakemake(
-            "--dry-run", "--rerun-incomplete", "--logger", "jobs", targets=self.targets
-        ).splitlines()
+    def stale_jobs(self, *options: str) -> list[Job]:
+        """What a run with these options would do now, though another one may be at work."""
+        dry_run = ("--dry-run", "--rerun-incomplete", "--logger", "jobs", *options)
+        lines = self.snakemake(*dry_run, targets=self.targets).splitlines()
         jobs = [Job(**json.loads(line)) for line in lines if line.startswith("{")]
         return [job for job in jobs if job.output]
 
@@ -65,16 +64,21 @@ def read_request(arguments: Sequence[str] | None, *, doc: str | None) -> Request
     parser.add_argument("--tables", default="", help="such as `1 4 figure04`; empty: all")
     parser.add_argument("--cores", type=int, default=1)
     given = parser.parse_args(arguments)
-    overrides: dict[str, Any] = {"preset": given.preset}
-    options = ["--config", f"preset={given.preset}"]
-    if given.seeds:
-        if not given.seeds.isdecimal() or int(given.seeds) < 1:
-            raise UserError(f"SEEDS={given.seeds}: wanted a number of seeds, 1 or more.")
-        overrides["seeds"] = list(range(int(given.seeds)))
+    return make_request(given.preset, seeds=given.seeds, tables=given.tables, cores=given.cores)
+
+
+def make_request(preset: str, *, seeds: str, tables: str, cores: int) -> Request:
+    """From the words of the Makefile. UserError lists what is wrong."""
+    overrides: dict[str, Any] = {"preset": preset}
+    options = ["--config", f"preset={preset}"]
+    if seeds:
+        if not seeds.isdecimal() or int(seeds) < 1:
+            raise UserError(f"SEEDS={seeds}: wanted a number of seeds, 1 or more.")
+        overrides["seeds"] = list(range(int(seeds)))
         options.append(f"seeds=[{','.join(map(str, overrides['seeds']))}]")
     experiment = load(CONFIG, overrides)
-    names = tuple(dict.fromkeys(read_names(experiment, given.tables)))
-    return Request(experiment, tuple(options), names, given.cores)
+    names = tuple(dict.fromkeys(read_names(experiment, tables)))
+    return Request(experiment, tuple(options), names, cores)
 
 
 def read_names(experiment: Experiment, text: str) -> list[str]:

@@ -41,15 +41,29 @@ class JobSheet:
 
     gpu: int = 0
     """Over all its nodes."""
+    nodes: int = 1
+    """Machines of a cluster."""
     mem_mb: int = 4000
     """Of main memory on each node."""
     runtime: int = 60
     """Minutes."""
     launch: str = "python"
-    """What starts it: the interpreter, or torchrun with its options."""
+    """What starts it: the interpreter, or workflow/scripts/launch.sh NODES PROCESSES, of processes on each node."""
 
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
-        if self.gpu < 0 or self.mem_mb < 1 or self.runtime < 1:
-            raise ValueError("gpu is 0 or more, mem_mb and runtime 1 or more.")
+        if self.gpu < 0 or min(self.nodes, self.mem_mb, self.runtime) < 1:
+            raise ValueError("gpu is 0 or more; nodes, mem_mb and runtime are 1 or more.")
+        if self.gpu % self.nodes:
+            raise ValueError(
+                f"gpu: {self.gpu} is over all nodes, so nodes: {self.nodes} must divide it."
+            )
+
+    @property
+    def seconds_to_stop(self) -> int:
+        """How long before the end of `runtime` a training is told to stop: 15 minutes, or a quarter of little time.
+
+        Slurm may tell it 60 s earlier.
+        """
+        return min(900, 15 * self.runtime)

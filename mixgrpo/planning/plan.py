@@ -60,16 +60,26 @@ class Plan:
 
     # What a job needs. Callables of wildcards, for each rule: a rule may need other things for each model.
 
-    def resource(self, rule: str, key: str) -> Callable[[Wildcards], int | str]:
-        """One resource of the jobs of a rule, as the preset's `jobs` have it."""
+    def resource(self, rule: str, key: str) -> Callable[[Wildcards], int | str | None]:
+        """One resource of the jobs of a rule, as the preset's `jobs` have it; None is none.
 
-        def of(wildcards: Wildcards) -> int | str:
+        nodes, tasks, tasks_per_gpu, mpi and slurm_extra are for Slurm. On several nodes the job itself starts one
+        launcher on each, by srun. Before its time is up it gets SIGTERM, soon enough for an iteration and a checkpoint.
+        """
+
+        def of(wildcards: Wildcards) -> int | str | None:
             job = self.experiment.job(rule, dict(wildcards))
-            needs: dict[str, int | str] = {
+            several = job.nodes > 1
+            needs: dict[str, int | str | None] = {
                 "gpu": job.gpu,
                 "mem_mb": job.mem_mb,
                 "runtime": job.runtime,
                 "launch": job.launch,
+                "nodes": job.nodes if several else None,
+                "tasks": job.nodes if several else None,
+                "tasks_per_gpu": 0 if several else None,
+                "mpi": "srun" if several else None,
+                "slurm_extra": f"--signal=TERM@{job.seconds_to_stop}",
             }
             return needs[key]
 

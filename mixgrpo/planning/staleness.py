@@ -8,7 +8,7 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 HEADS = {
@@ -57,6 +57,8 @@ class Job:
     message: str | None
     benchmark: str | None = None
     """A record of its time, which Snakemake counts as one more output."""
+    threads: int = 1
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def writes_plan(self) -> bool:
@@ -84,7 +86,7 @@ def causes(job: Job) -> list[Cause]:
             found = [Cause("missing", "was interrupted")]
         elif head == "files":
             files = tuple(rest.split(", "))
-            more = f" and {len(files) - 1} more of its files" if len(files) > 1 else ""
+            more = f" and {len(files) - 1} more of its files" if files[1:] else ""
             found.append(Cause("files", f"{named(job, files[0])}{more} changed", files))
         elif head == "inputs":
             found.append(Cause("plan", "is made from other files than before"))
@@ -96,8 +98,7 @@ def causes(job: Job) -> list[Cause]:
             found.append(Cause("code", "the software environment changed"))
         elif head == "forced":
             found.append(Cause("plan", "you asked for it"))
-    missing = [cause for cause in found if cause.kind == "missing"]
-    return list(dict.fromkeys(missing or found))
+    return list(dict.fromkeys([c for c in found if c.kind == "missing"] or found))
 
 
 def sentences(reason: str) -> list[tuple[str, str]]:
@@ -280,8 +281,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     ['a.b 1 -> 2']
     """
     before, now = flat(old, prefix), flat(new, prefix)
-    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    return [f"{key} {said(before.get(key))} -> {said(now.get(key))}" for key in keys]
+    pairs = ((key, before.get(key), now.get(key)) for key in sorted({*before, *now}))
+    return [f"{key} {said(was)} -> {said(value)}" for key, was, value in pairs if was != value]
 
 
 def flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -40,6 +40,8 @@ rule pretrain_model:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=0,
     params:
         directory=subpath(output.index, parent=True),
         code=PLAN.pretrain_code,
@@ -78,6 +80,8 @@ rule pretrain_sd3:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=0,
     params:
         directory=subpath(output.index, parent=True),
         code=PLAN.pretrain_code,
@@ -103,6 +107,8 @@ rule pretrain_reward:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=0,
     params:
         directory=subpath(output.config, parent=True),
         code=PLAN.pretrain_code,

@@ -57,6 +57,7 @@ rule costs:
         csv="<results>/overhead/costs.csv",
     log:
         "<logs>/overhead/costs.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -82,6 +83,10 @@ rule spread:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=PLAN.resource("spread", "gpu"),
+        mem_mb=PLAN.resource("spread", "mem_mb"),
+        runtime=PLAN.resource("spread", "runtime"),
     params:
         code=PLAN.spread_code,
     message:

@@ -8,6 +8,7 @@ rule prompts:
         "<results>/prompts/{dataset}_{split}.tsv",
     log:
         "<logs>/prompts/{dataset}_{split}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

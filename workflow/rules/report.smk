@@ -34,6 +34,7 @@ rule table:
         tex="<results>/tables/{table}.tex",
     log:
         "<logs>/table/{table}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -79,6 +80,7 @@ rule figure:
         pdf="<results>/figures/{figure}.pdf",
     log:
         "<logs>/figure/{figure}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -106,6 +108,7 @@ rule page:
         ),
     log:
         "<logs>/page.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

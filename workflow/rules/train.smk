@@ -17,6 +17,7 @@ rule settings:
         "printf '%s\\n' {params.settings:q} > {output} 2> {log}"
 
 
+# `exec`, and nothing behind it: the signal that a cluster sends before it ends a job must reach the training, not a shell.
 rule train:
     input:
         settings=rules.settings.output,
@@ -39,6 +40,11 @@ rule train:
         mem_mb=PLAN.resource("train", "mem_mb"),
         runtime=PLAN.resource("train", "runtime"),
         launch=PLAN.resource("train", "launch"),
+        nodes=PLAN.resource("train", "nodes"),
+        tasks=PLAN.resource("train", "tasks"),
+        tasks_per_gpu=PLAN.resource("train", "tasks_per_gpu"),
+        mpi=PLAN.resource("train", "mpi"),
+        slurm_extra=PLAN.resource("train", "slurm_extra"),
     params:
         checkpoints=f"{PLAN.results}/checkpoints",
     message:

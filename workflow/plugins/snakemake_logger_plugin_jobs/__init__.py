@@ -41,4 +41,6 @@ def job(record: Any) -> dict[str, Any]:
         "reason": record.reason,
         "message": record.rule_msg,
         "benchmark": getattr(record, "benchmark", None),
+        "threads": record.threads,
+        "resources": dict(record.resources.items()),
     }
