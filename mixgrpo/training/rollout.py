@@ -125,6 +125,7 @@ def collect(
     initial_noise (P, ...): the start of each group. sde_noise (S, P, G, ...): what each SDE step adds.
     micro_batch: images per network evaluation; the update uses the same, so that the ratio starts at
     exactly 1. solver: makes a DPM-Solver++ for a tail. finished: told of groups as soon as they are there.
+    Over 50 lines with its signature: the order of evaluations, which decides every bit, is to be read in one place.
     as_trained: evaluate SDE steps as the update does, ready for gradients that nobody asks for: a compiled network has
     other graphs, with other rounding, where there are none.
     """
